@@ -1,0 +1,65 @@
+package limiter
+
+import (
+	"math"
+	"time"
+
+	"github.com/spillway-go/spillway/feedback"
+)
+
+// minWindow keeps the cost of the loop, about a microsecond a window, at a thousandth of a processor.
+const minWindow = time.Millisecond
+
+// control closes the window if it is due, and lets the controller choose the next limit. It runs on the path of
+// whichever request finds the window due, by winning one compare-and-swap: a timer would starve just when it is
+// needed. The controller runs without a lock, and no other window is due before it has answered: one that never
+// returns costs the request that called it, and the last limit stays.
+func (l *Limiter) control(now time.Duration) {
+	due := l.due.Load()
+	if int64(now) < due || !l.due.CompareAndSwap(due, math.MaxInt64) {
+		return
+	}
+	completions := int64(0)
+	for i := range l.shards {
+		completions += l.shards[i].completions()
+	}
+	if completions < feedback.MinCompletions {
+		l.due.Store(int64(now + minWindow))
+		return
+	}
+	var sample feedback.Sample
+	var slack time.Duration
+	var bounded int64
+	for i := range l.shards {
+		t := l.shards[i].roll(now, &sample)
+		slack += t.slack
+		bounded += t.bounded
+	}
+	sample.Limit = int(l.limit.Load())
+	l.mu.Lock()
+	l.pace.observe(sample.Window, slack, bounded)
+	l.retry = l.pace.retryHint(sample)
+	l.mu.Unlock()
+
+	next, ok := l.ask(sample)
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if ok {
+		l.limit.Store(int64(min(max(next, l.config.minLimit), l.config.maxLimit)))
+		l.serveLocked(now)
+	} else {
+		l.controllerPanics++
+	}
+	l.due.Store(int64(now + max(minWindow, l.pace.service)))
+}
+
+// ask calls the controller; ok is false if it panicked.
+func (l *Limiter) ask(sample feedback.Sample) (next int, ok bool) {
+	defer func() {
+		if !ok {
+			_ = recover() // what it says is the controller's own; that it happened is in Stats
+		}
+	}()
+	return l.config.controller.Update(sample), true
+}

@@ -1,0 +1,221 @@
+package limiter
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Request says what a caller of [Limiter.AcquireRequest] wants a permit for. The zero Request is an ordinary one.
+type Request struct {
+	// Criticality decides who is served first. The default is Critical.
+	Criticality Criticality
+
+	// Patient requests are held back instead of refused: only the end of their context ends their wait. They
+	// are for work that was admitted before and goes on, such as the next message of an open stream. Their
+	// number must be bounded by something else.
+	Patient bool
+}
+
+// Limiter holds the requests in flight at a limit that it finds by itself. It is safe for concurrent use.
+//
+// Most callers want [Limiter.Acquire]. A Limiter needs no closing: it has no goroutine and no timer.
+type Limiter struct {
+	config   config
+	epoch    time.Time
+	refusals *refusals
+	waiters  sync.Pool // of *waiter
+
+	// load counts who is in flight and who waits. While nobody waits, permits are taken and returned by it
+	// alone. A waiter counts itself before it looks for a free permit a last time, and whoever returns a permit
+	// looks for waiters after it did: one of the two sees the other, so that no wake-up is lost.
+	load  load
+	limit atomic.Int64
+
+	shards []shard
+	near   sync.Pool // of *shard, so that a processor keeps to one
+
+	// gates say, a criticality each, whether a newcomer would be refused: nil if not. least is the time (ns) that
+	// a newcomer must have left, 0 while nobody waits.
+	gates [levels]atomic.Pointer[Refusal]
+	least atomic.Int64
+
+	due atomic.Int64 // when the open window may be closed; see control.go
+
+	mu    sync.Mutex // guards all below; nothing that can wait is done under it
+	line  line
+	pace  pace
+	retry time.Duration // base of the hints to callers
+	turns uint64        // of the hints' jitter
+
+	controllerPanics uint64
+}
+
+// New returns a limiter. Without options it needs no settings.
+func New(opts ...Option) (*Limiter, error) {
+	cfg, err := newConfig(opts)
+	if err != nil {
+		return nil, err
+	}
+	l := &Limiter{config: cfg, epoch: time.Now(), refusals: newRefusals()}
+	l.limit.Store(int64(cfg.initialLimit))
+	l.due.Store(int64(minWindow))
+	l.shards = make([]shard, min(runtime.GOMAXPROCS(0), maxShards))
+	for i := range l.shards {
+		l.shards[i].limiter = l
+	}
+	var turn atomic.Uint32
+	l.near.New = func() any { return &l.shards[int(turn.Add(1))%len(l.shards)] }
+	l.waiters.New = func() any { return &waiter{ready: make(chan struct{}, 1)} }
+	return l, nil
+}
+
+// maxShards bounds the memory of the books; more processors than that share.
+const maxShards = 64
+
+// now is the only place that reads a clock: a monotonic time since the limiter was made, never 0.
+func (l *Limiter) now() time.Duration { return time.Since(l.epoch) + 1 }
+
+// shard returns the books to use, most often the same on the same processor.
+func (l *Limiter) shard() *shard {
+	s := l.near.Get().(*shard)
+	l.near.Put(s)
+	return s
+}
+
+// Acquire returns a permit for a request of the criticality that ctx carries (see [ContextWithCriticality]), at
+// once or after a wait in the line, or a [*Refusal].
+func (l *Limiter) Acquire(ctx context.Context) (Permit, error) {
+	return l.AcquireRequest(ctx, Request{Criticality: CriticalityFromContext(ctx)})
+}
+
+// TryAcquire returns a permit if one is free and nobody waits for it.
+func (l *Limiter) TryAcquire() (Permit, bool) {
+	now := l.now()
+	l.control(now)
+	if n, ok := l.load.enter(l.limit.Load()); ok {
+		return l.shard().admit(now, now, 0, n), true
+	}
+	l.shard().refuse(ReasonLimit, true)
+	return Permit{}, false
+}
+
+// AcquireRequest returns a permit for the request, at once or after a wait in the line, or a [*Refusal]. The
+// wait ends early when ctx does. The deadline of ctx also says how long the request is worth waiting for.
+func (l *Limiter) AcquireRequest(ctx context.Context, r Request) (Permit, error) {
+	if err := ctx.Err(); err != nil {
+		l.shard().refuse(ReasonExpired, false)
+		return Permit{}, l.refusals.ended(err)
+	}
+	level := r.Criticality.level()
+	if refusal := l.gates[level].Load(); refusal != nil && !r.Patient {
+		l.shard().refuse(refusal.Reason, true)
+		return Permit{}, refusal
+	}
+	now := l.now()
+	l.control(now)
+	var deadline time.Duration
+	if at, ok := ctx.Deadline(); ok {
+		deadline = max(1, at.Sub(l.epoch)+1)
+	}
+	if n, ok := l.load.enter(l.limit.Load()); ok {
+		return l.shard().admit(now, now, deadline, n), nil
+	}
+	w, refusal := l.queue(now, level, deadline, r.Patient)
+	if refusal != nil {
+		return Permit{}, refusal
+	}
+	return l.wait(ctx, w)
+}
+
+// Preview foretells whether the request would be refused now, nil if it would not. It takes nothing, never waits
+// and allocates nothing, so that a request can be turned away before its message is read; only AcquireRequest
+// holds the limit.
+func (l *Limiter) Preview(ctx context.Context, r Request) *Refusal {
+	if r.Patient {
+		return nil
+	}
+	if refusal := l.gates[r.Criticality.level()].Load(); refusal != nil {
+		return refusal
+	}
+	if least := l.least.Load(); least > 0 {
+		if at, ok := ctx.Deadline(); ok && time.Until(at) < time.Duration(least) {
+			return l.refusals.pick(ReasonDeadline, 0, 0)
+		}
+	}
+	return nil
+}
+
+// Refused counts a request that was turned away on the word of Preview, so that the limiter's own figures hold
+// all that came.
+func (l *Limiter) Refused(r *Refusal) { l.shard().refuse(r.Reason, true) }
+
+// release ends the work of a permit.
+func (l *Limiter) release(p Permit, outcome Outcome) {
+	now := l.now()
+	ok, inFlight := p.shard.finish(p, now, outcome)
+	if !ok {
+		return
+	}
+	if inFlight && l.load.leave() {
+		l.serve(now)
+	}
+	l.control(now)
+}
+
+// suspend takes a permit's request out of flight.
+func (l *Limiter) suspend(p Permit) {
+	now := l.now()
+	if p.shard.pause(p, now) && l.load.leave() {
+		l.serve(now)
+	}
+}
+
+// resume puts it back, above the limit if need be: it was admitted before.
+func (l *Limiter) resume(p Permit) {
+	if p.shard.resume(p, l.now()) {
+		l.load.force()
+	}
+}
+
+// load is the number in flight (low half) and the number who wait (high half) in one word.
+type load struct{ word atomic.Uint64 }
+
+const oneWaiting = 1 << 32
+
+// enter takes a permit if one is free and nobody waits, and returns how many are then in flight.
+func (l *load) enter(limit int64) (inFlight int, ok bool) {
+	for {
+		word := l.word.Load()
+		if word >= oneWaiting || int64(word) >= limit {
+			return 0, false
+		}
+		if l.word.CompareAndSwap(word, word+1) {
+			return int(word + 1), true
+		}
+	}
+}
+
+// hand takes a permit for the first who waits, if one is free, and counts that one as waiting no more. Only the
+// holder of the line's mutex calls it.
+func (l *load) hand(limit int64) (inFlight int, ok bool) {
+	for {
+		word := l.word.Load()
+		if int64(uint32(word)) >= limit {
+			return 0, false
+		}
+		if l.word.CompareAndSwap(word, word+1-oneWaiting) {
+			return int(uint32(word)) + 1, true
+		}
+	}
+}
+
+// leave returns a permit, and reports whether somebody waits for it.
+func (l *load) leave() bool { return l.word.Add(^uint64(0)) >= oneWaiting }
+
+func (l *load) force()        { l.word.Add(1) }
+func (l *load) come()         { l.word.Add(oneWaiting) }
+func (l *load) giveUp()       { l.word.Add(^uint64(oneWaiting - 1)) }
+func (l *load) inFlight() int { return int(uint32(l.word.Load())) }

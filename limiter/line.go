@@ -1,0 +1,156 @@
+package limiter
+
+import "time"
+
+// shortLine is how many may wait in a standing line: enough that a permit that comes back always finds a taker,
+// so that the limit goes on binding and the control law can see.
+const shortLine = 3
+
+// waiter is a request in the line. Its ready channel holds one element, so that a verdict never blocks.
+type waiter struct {
+	prev, next *waiter
+	level      int
+	patient    bool
+	inLine     bool
+	deadline   time.Duration // 0: none
+	came       time.Duration
+	ready      chan struct{}
+
+	// The verdict, written before ready is signalled.
+	permit  Permit
+	refusal *Refusal
+}
+
+// queue holds the waiters of one criticality in the order in which they came.
+//
+// It may stand for as long as a burst can: credit is filled while nobody waits and spent while somebody does.
+// When it is spent the queue is standing, and only shortLine may wait.
+type queue struct {
+	oldest, newest *waiter
+	length         int
+	credit         time.Duration
+	counted        time.Duration // credit is right for this instant
+}
+
+func (q *queue) push(w *waiter) {
+	w.prev, w.next = q.newest, nil
+	if q.newest != nil {
+		q.newest.next = w
+	} else {
+		q.oldest = w
+	}
+	q.newest = w
+	q.length++
+	w.inLine = true
+}
+
+func (q *queue) remove(w *waiter) {
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		q.oldest = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		q.newest = w.prev
+	}
+	w.prev, w.next, w.inLine = nil, nil, false
+	q.length--
+}
+
+// count brings the credit up to now; it never exceeds full.
+func (q *queue) count(now, full time.Duration) {
+	passed := now - q.counted
+	if passed <= 0 {
+		return
+	}
+	q.counted = now
+	if q.length > 0 {
+		q.credit = max(0, q.credit-passed)
+	} else {
+		q.credit = min(full, q.credit+passed)
+	}
+}
+
+// line is everybody who waits for a permit: a queue for each criticality, the most critical served first.
+type line struct {
+	queues [levels]queue
+	length int // of all queues
+}
+
+// ahead returns how many would be served before a newcomer of the level.
+func (l *line) ahead(level int) int {
+	n := 0
+	for i := level; i < levels; i++ {
+		n += l.queues[i].length
+	}
+	return n
+}
+
+// next returns who is served next, or nil.
+func (l *line) next() *waiter {
+	if l.length == 0 {
+		return nil
+	}
+	for i := levels - 1; i >= 0; i-- {
+		if q := &l.queues[i]; q.length > 0 {
+			return q.oldest
+		}
+	}
+	return nil
+}
+
+// worst returns who has to go first when there are too many: the oldest of the lowest criticality below level,
+// or nil. Patient ones never go.
+func (l *line) worst(level int) *waiter {
+	for i := range level {
+		if w := l.queues[i].oldest; w != nil && !w.patient {
+			return w
+		}
+	}
+	return nil
+}
+
+func (l *line) push(now time.Duration, w *waiter, p pace) {
+	q := &l.queues[w.level]
+	q.count(now, p.fullCredit())
+	q.push(w)
+	l.length++
+}
+
+func (l *line) remove(now time.Duration, w *waiter, p pace) {
+	q := &l.queues[w.level]
+	q.count(now, p.fullCredit())
+	q.remove(w)
+	l.length--
+}
+
+// admits returns 0 if a newcomer of the level may wait, or why it may not. A deadline of 0 is none.
+func (l *line) admits(now time.Duration, level int, deadline time.Duration, p pace) Reason {
+	l.queues[level].count(now, p.fullCredit())
+	ahead := l.ahead(level)
+	wait := p.wait(ahead)
+	if deadline > 0 && deadline-now < wait+p.service {
+		return ReasonDeadline
+	}
+	if reason := l.full(level, p); reason != 0 {
+		return reason
+	}
+	if deadline > 0 && ahead >= shortLine && deadline-now < wait+p.need() {
+		return ReasonDeadline
+	}
+	return 0
+}
+
+// full returns 0 if there is room for one more of the level, or why there is not.
+func (l *line) full(level int, p pace) Reason {
+	q, ahead := &l.queues[level], l.ahead(level)
+	if ahead < shortLine || p.wait(ahead) <= q.credit {
+		return 0
+	}
+	if ahead > q.length {
+		return ReasonCriticality
+	}
+	return ReasonLimit
+}

@@ -1,0 +1,101 @@
+package limiter
+
+import (
+	"fmt"
+
+	"github.com/spillway-go/spillway/feedback"
+)
+
+// Option changes a default of [New]. None is needed.
+type Option interface{ apply(*config) error }
+
+type optionFunc func(*config) error
+
+func (f optionFunc) apply(c *config) error { return f(c) }
+
+type config struct {
+	controller                       feedback.Controller
+	initialLimit, minLimit, maxLimit int
+}
+
+// The default bounds of the limit: no service works with none in flight, and a million is beyond any.
+const (
+	defaultInitial = 20
+	defaultMax     = 1_000_000
+)
+
+func newConfig(opts []Option) (config, error) {
+	c := config{initialLimit: defaultInitial, minLimit: 1, maxLimit: defaultMax}
+	for i, opt := range opts {
+		if opt == nil {
+			return config{}, fmt.Errorf("limiter: option %d is nil; leave it out", i)
+		}
+		if err := opt.apply(&c); err != nil {
+			return config{}, err
+		}
+	}
+	if c.minLimit > c.maxLimit {
+		return config{}, fmt.Errorf("limiter: WithMinLimit(%d) is above WithMaxLimit(%d); want min <= max", c.minLimit, c.maxLimit)
+	}
+	c.initialLimit = min(max(c.initialLimit, c.minLimit), c.maxLimit)
+	if c.controller == nil {
+		c.controller = &feedback.Elasticity{}
+	}
+	return c, nil
+}
+
+// WithController sets the law that chooses the limit, in place of [feedback.Elasticity]. A controller belongs to
+// one limiter. [New] rejects nil.
+func WithController(ctl feedback.Controller) Option {
+	return optionFunc(func(c *config) error {
+		if ctl == nil {
+			return fmt.Errorf("limiter: WithController(nil); want a controller, or leave the option out")
+		}
+		c.controller = ctl
+		return nil
+	})
+}
+
+// WithFixedLimit holds the limit at n requests in flight, whatever happens. [New] rejects n < 1.
+func WithFixedLimit(n int) Option {
+	return optionFunc(func(c *config) error {
+		if err := atLeastOne("WithFixedLimit", n); err != nil {
+			return err
+		}
+		c.controller, c.initialLimit = feedback.Fixed(n), n
+		return nil
+	})
+}
+
+// WithInitialLimit sets the limit to start from. The default is 20; the law finds the right one from any.
+// [New] rejects n < 1.
+func WithInitialLimit(n int) Option {
+	return optionFunc(func(c *config) error {
+		c.initialLimit = n
+		return atLeastOne("WithInitialLimit", n)
+	})
+}
+
+// WithMinLimit stops the limit from falling below n requests in flight. The default is 1. [New] rejects n < 1.
+func WithMinLimit(n int) Option {
+	return optionFunc(func(c *config) error {
+		c.minLimit = n
+		return atLeastOne("WithMinLimit", n)
+	})
+}
+
+// WithMaxLimit stops the limit from rising above n requests in flight. The default is 1,000,000. [New] rejects
+// n < 1.
+func WithMaxLimit(n int) Option {
+	return optionFunc(func(c *config) error {
+		c.maxLimit = n
+		return atLeastOne("WithMaxLimit", n)
+	})
+}
+
+func atLeastOne(option string, n int) error {
+	if n < 1 || n > defaultMax {
+		return fmt.Errorf("limiter: %s(%d); want 1 to %d requests", option, n, defaultMax)
+	}
+	return nil
+}

@@ -1,0 +1,64 @@
+package limiter
+
+import (
+	"time"
+
+	"github.com/spillway-go/spillway/feedback"
+	"github.com/spillway-go/spillway/littles"
+)
+
+// pace is what the line needs to know of the service to foretell a wait.
+type pace struct {
+	drain   littles.Rate  // at which work is finished
+	service time.Duration // mean time from permit to release
+	slack   time.Duration // typical time left of those who come
+}
+
+// margin is how many mean service times must be left once a permit comes. One is not enough for a third of
+// exponential times; 2.5 are for 92% of them.
+const margin = 2.5
+
+func (p pace) need() time.Duration { return time.Duration(margin * float64(p.service)) }
+
+// fullCredit is how long a line may stand after nobody has waited for long.
+func (p pace) fullCredit() time.Duration { return max(0, p.slack-p.need()) }
+
+// wait returns how long someone with that many ahead waits, by Little's law. While no rate is known it is 0:
+// the first are let in.
+func (p pace) wait(ahead int) time.Duration {
+	if p.drain <= 0 {
+		return 0
+	}
+	return littles.Latency(float64(ahead+1), p.drain)
+}
+
+// paceMemory is how many windows the estimates remember.
+const paceMemory = 4
+
+// unboundedSlack is the patience of requests that say nothing of a deadline, in service times.
+const unboundedSlack = 50
+
+// observe takes in a window that has closed. slack adds up the time that as many requests as bounded had left.
+func (p *pace) observe(w littles.Window, slack time.Duration, bounded int64) {
+	service := time.Duration(w.Sum / float64(w.Completions) * float64(time.Second))
+	first := p.drain <= 0
+	if first {
+		p.drain, p.service = w.Throughput(), service
+	}
+	p.drain += (w.Throughput() - p.drain) / paceMemory
+	p.service += (service - p.service) / paceMemory
+	left := unboundedSlack * p.service
+	if bounded > 0 {
+		left = slack / time.Duration(bounded)
+	}
+	if first {
+		p.slack = left
+	}
+	p.slack += (left - p.slack) / paceMemory
+}
+
+// retryHint returns when those refused may ask again: after a service time, and later the more is refused, so
+// that they do not come back as one wave.
+func (p pace) retryHint(s feedback.Sample) time.Duration {
+	return time.Duration(float64(p.service) * max(1, float64(s.Offered)/float64(max(1, s.Completions))))
+}

@@ -1,0 +1,181 @@
+package limiter
+
+import (
+	"sync"
+	"time"
+
+	"github.com/spillway-go/spillway/feedback"
+	"github.com/spillway-go/spillway/littles"
+)
+
+// shard is one part of the books of a limiter. Requests are spread over the shards so that goroutines on
+// different processors do not wait for each other; the sum over all shards is the whole. A permit stays with
+// the shard that gave it.
+type shard struct {
+	limiter *Limiter
+
+	mu     sync.Mutex // guards all below; held for a few additions at a time
+	slots  []slot
+	free   int32 // head of the list of free slots, as index + 1; 0: none
+	meter  littles.Meter
+	window tally // since the meter's window began
+	counts counts
+
+	_ [64]byte // the next shard's mutex is on another cache line
+}
+
+// slot is the limiter's side of a permit. Slots are reused; the generation, odd while the slot is taken, tells a
+// permit in force from one that was returned before.
+type slot struct {
+	generation uint32
+	next       int32 // the next free slot, as index + 1, while this one is free
+	paused     bool
+	came       time.Duration // when it asked; start - came is its wait in the line
+	start      time.Duration // when the work started; a pause moves it forward
+	deadline   time.Duration // 0: none
+	pausedAt   time.Duration
+}
+
+// tally counts what a window's meter does not.
+type tally struct {
+	peak                                      int
+	offered, refused, waited, late, overloads int64
+
+	// slack adds up the time that requests with a deadline had left when they came.
+	slack   time.Duration
+	bounded int64
+}
+
+// admit gives a permit for work that starts now. inFlight is how many are then in flight in all.
+func (s *shard) admit(now, came, deadline time.Duration, inFlight int) Permit {
+	s.mu.Lock()
+	if s.free == 0 {
+		s.slots = append(s.slots, slot{})
+		s.free = int32(len(s.slots))
+	}
+	index := s.free - 1
+	taken := &s.slots[index]
+	s.free = taken.next
+	taken.generation++
+	taken.came, taken.start, taken.deadline, taken.paused = came, now, deadline, false
+	permit := Permit{shard: s, slot: index, generation: taken.generation, sojourn: now - came}
+	s.meter.Arrive(now)
+	s.window.offered++
+	s.window.peak = max(s.window.peak, inFlight)
+	if came != now {
+		s.window.waited++
+	}
+	if deadline > 0 {
+		s.window.slack += deadline - came
+		s.window.bounded++
+	}
+	s.counts.admitted++
+	s.mu.Unlock()
+	return permit
+}
+
+// finish ends the work of a permit, and reports whether it was in force and was counted as in flight.
+func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (ok, inFlight bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held := &s.slots[p.slot]
+	if held.generation != p.generation {
+		return false, false
+	}
+	inFlight = !held.paused
+	if held.paused {
+		held.start += now - held.pausedAt
+		s.meter.Resume(now)
+	}
+	stay := now - held.start
+	if outcome == OK && held.deadline > 0 && now > held.deadline {
+		outcome = Late
+	}
+	switch outcome {
+	case Late:
+		// What lost its time in the line is no sign that too much is in flight.
+		if stay > held.start-held.came {
+			s.window.late++
+		}
+	case Overload:
+		s.window.overloads++
+	}
+	s.meter.Leave(now, stay, outcome == OK || outcome == Ignored)
+	s.counts.finish(outcome)
+	held.generation++
+	held.next = s.free
+	s.free = p.slot + 1
+	return true, inFlight
+}
+
+// pause takes the work of a permit out of flight, and reports whether it was in flight before.
+func (s *shard) pause(p Permit, now time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held := &s.slots[p.slot]
+	if held.generation != p.generation || held.paused {
+		return false
+	}
+	held.paused, held.pausedAt = true, now
+	s.meter.Pause(now)
+	return true
+}
+
+// resume undoes pause, and reports whether the work was paused.
+func (s *shard) resume(p Permit, now time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held := &s.slots[p.slot]
+	if held.generation != p.generation || !held.paused {
+		return false
+	}
+	held.paused = false
+	held.start += now - held.pausedAt
+	s.meter.Resume(now)
+	return true
+}
+
+// refuse counts a request that was turned away; bound says that it was for want of a permit, and not because the
+// request was over before it came.
+func (s *shard) refuse(reason Reason, bound bool) {
+	s.mu.Lock()
+	s.window.offered++
+	if bound {
+		s.window.refused++
+	}
+	s.counts.refused[reason]++
+	s.mu.Unlock()
+}
+
+// read returns the counts since the start.
+func (s *shard) read() counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counts
+}
+
+// completions returns how many have left in the open window.
+func (s *shard) completions() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.meter.Completions()
+}
+
+// roll closes the shard's window at now, adds it to the sample and returns what else was counted.
+func (s *shard) roll(now time.Duration, sample *feedback.Sample) tally {
+	s.mu.Lock()
+	w, t := s.meter.Roll(now), s.window
+	s.window = tally{}
+	s.mu.Unlock()
+	if sample.Length() == 0 {
+		sample.Start, sample.End = w.Start, w.End
+	}
+	sample.Window = sample.Merge(w)
+	sample.Peak = max(sample.Peak, t.peak)
+	sample.Offered += t.offered
+	sample.Refused += t.refused
+	sample.Waited += t.waited
+	sample.Late += t.late
+	sample.Overloaded += t.overloads
+	return t
+}

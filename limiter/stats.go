@@ -1,0 +1,56 @@
+package limiter
+
+import "time"
+
+// Stats is a snapshot of a limiter.
+type Stats struct {
+	Limit    int // requests in flight that are allowed now
+	InFlight int // requests in flight
+	Line     int // requests that wait
+
+	Admitted uint64           // permits given since the start
+	Refused  [reasons]uint64  // requests refused since the start, by Reason
+	Outcomes [outcomes]uint64 // permits returned since the start, by Outcome
+
+	Throughput float64       // work finished lately, requests per second
+	Service    time.Duration // mean time from permit to release, lately
+
+	ControllerPanics uint64 // times that the controller panicked, and the limit stayed as it was
+}
+
+// counts are a shard's part of the sums in Stats.
+type counts struct {
+	admitted uint64
+	refused  [reasons]uint64
+	outcomes [outcomes]uint64
+}
+
+func (c *counts) finish(o Outcome) {
+	if int(o) < outcomes {
+		c.outcomes[o]++
+	}
+}
+
+// Stats returns a snapshot. The counts of requests that come and go while it is taken may be off by those.
+func (l *Limiter) Stats() Stats {
+	var s Stats
+	for i := range l.shards {
+		c := l.shards[i].read()
+		s.Admitted += c.admitted
+		for reason, n := range c.refused {
+			s.Refused[reason] += n
+		}
+		for outcome, n := range c.outcomes {
+			s.Outcomes[outcome] += n
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.Limit = int(l.limit.Load())
+	s.InFlight = l.load.inFlight()
+	s.Line = l.line.length
+	s.Throughput = float64(l.pace.drain)
+	s.Service = l.pace.service
+	s.ControllerPanics = l.controllerPanics
+	return s
+}

@@ -1,0 +1,79 @@
+package littles
+
+import "time"
+
+// Meter integrates the number of requests in flight over time. Its zero value is ready for use at instant 0.
+//
+// Instants must not go backwards; one that does counts as the latest instant seen, so that a clock that is
+// set back costs precision and nothing else. A Meter is not safe for concurrent use.
+type Meter struct {
+	now      time.Duration // the latest instant seen
+	inFlight int
+	window   Window // but for its sums, which are kept in nanoseconds below:
+
+	area, sum, squares float64
+}
+
+// NewMeter returns a meter whose first window starts at now.
+func NewMeter(now time.Duration) Meter {
+	return Meter{now: now, window: Window{Start: now, End: now}}
+}
+
+// InFlight returns the number of requests that have arrived and not left.
+func (m *Meter) InFlight() int { return m.inFlight }
+
+// Completions returns how many have left in the open window.
+func (m *Meter) Completions() int64 { return m.window.Completions }
+
+// Arrive counts a request that enters at now.
+func (m *Meter) Arrive(now time.Duration) {
+	m.advance(now)
+	m.inFlight++
+	m.window.Arrivals++
+}
+
+// Leave counts a request that leaves at now after a stay of the given length; good says that its answer was
+// of use. A Leave without an Arrive is counted as a completion and leaves the number in flight at 0.
+func (m *Meter) Leave(now, stay time.Duration, good bool) {
+	m.Pause(now)
+	ns := float64(max(0, stay))
+	m.window.Completions++
+	if good {
+		m.window.Good++
+	}
+	m.sum += ns
+	m.squares += ns * ns
+}
+
+// Pause takes a request out of flight at now without completing it; Resume puts it back.
+func (m *Meter) Pause(now time.Duration) {
+	m.advance(now)
+	m.inFlight = max(0, m.inFlight-1)
+}
+
+// Resume puts a paused request back in flight at now.
+func (m *Meter) Resume(now time.Duration) {
+	m.advance(now)
+	m.inFlight++
+}
+
+// Roll closes the window at now and starts the next one. The requests in flight stay in flight.
+func (m *Meter) Roll(now time.Duration) Window {
+	m.advance(now)
+	const second = float64(time.Second)
+	closed := m.window
+	closed.End = m.now
+	closed.Area = m.area / second
+	closed.Sum = m.sum / second
+	closed.SumSquares = m.squares / (second * second)
+	*m = Meter{now: m.now, inFlight: m.inFlight, window: Window{Start: m.now, End: m.now}}
+	return closed
+}
+
+func (m *Meter) advance(now time.Duration) {
+	if now <= m.now {
+		return
+	}
+	m.area += float64(m.inFlight) * float64(now-m.now)
+	m.now = now
+}
