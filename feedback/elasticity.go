@@ -87,7 +87,7 @@ func (e *Elasticity) Update(s Sample) int {
 	}
 	if !e.hinted {
 		e.hinted = true
-		if hint := x*e.free.w*1.2 + 1; e.surged(s, x) && hint < e.centre {
+		if hint := x*e.free.w*1.5 + 1; e.surged(s, x) && hint < e.centre {
 			e.trace("hint n %.1f x %.0f free %+v centre %.1f", n, x, e.free, hint)
 			e.centre = hint
 			e.restart(s)
@@ -159,13 +159,13 @@ func (e *Elasticity) unbound(s Sample, n, x, w float64) int {
 		if e.free.w == 0 {
 			e.free = free{n, x, w}
 		}
-		e.free.n += 0.3 * (n - e.free.n)
-		e.free.x += 0.3 * (x - e.free.x)
-		e.free.w += (w - e.free.w) / 1024
-		e.free.w = min(e.free.w, w)
-	}
-	if !growing && w < 2*e.free.w {
-		e.centre = max(e.centre, headRoom*n)
+		e.free.x += (x - e.free.x) / 16
+		if w < e.free.w {
+			e.free.w += (w - e.free.w) / 8
+		} else {
+			e.free.w += (w - e.free.w) / 1024
+		}
+		e.centre = max(e.centre, headRoom*e.free.x*e.free.w)
 	}
 	return round(e.centre, s.Limit)
 }

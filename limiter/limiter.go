@@ -165,6 +165,15 @@ func (l *Limiter) release(p Permit, outcome Outcome) {
 	l.control(now)
 }
 
+// cancel returns a permit whose work never began.
+func (l *Limiter) cancel(p Permit) {
+	now := l.now()
+	ok, inFlight := p.shard.cancel(p, now)
+	if ok && inFlight && l.load.leave() {
+		l.serve(now)
+	}
+}
+
 // suspend takes a permit's request out of flight.
 func (l *Limiter) suspend(p Permit) {
 	now := l.now()

@@ -20,8 +20,9 @@ const margin = 2.5
 
 func (p pace) need() time.Duration { return time.Duration(margin * float64(p.service)) }
 
-// fullCredit is how long a line may stand after nobody has waited for long.
-func (p pace) fullCredit() time.Duration { return max(0, p.slack-p.need()) }
+// fullCredit is how long a line may stand after nobody has waited for long: two thirds of what the typical
+// request can spare. The rest is for what the estimates get wrong while the load changes.
+func (p pace) fullCredit() time.Duration { return max(0, (p.slack-p.need())*2/3) }
 
 // wait returns how long someone with that many ahead waits, by Little's law. While no rate is known it is 0:
 // the first are let in.

@@ -18,6 +18,13 @@ func (p Permit) Release(outcome Outcome) {
 	}
 }
 
+// Cancel returns a permit that was not used: nothing is learned from it.
+func (p Permit) Cancel() {
+	if p.shard != nil {
+		p.shard.limiter.cancel(p)
+	}
+}
+
 // Suspend stops counting the request as in flight, for a time in which it does no work here, such as a stream
 // that waits for its reader. Resume counts it again, without waiting, since it was admitted before. Both do
 // nothing on a permit that was released or is already in the state asked for.

@@ -88,8 +88,11 @@ func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (ok, inFlig
 		s.meter.Resume(now)
 	}
 	stay := now - held.start
-	if outcome == OK && held.deadline > 0 && now > held.deadline {
+	switch {
+	case outcome == OK && held.deadline > 0 && now > held.deadline:
 		outcome = Late
+	case outcome == Late && now < held.deadline:
+		outcome = Failed // somebody else's deadline
 	}
 	switch outcome {
 	case Late:
@@ -100,12 +103,33 @@ func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (ok, inFlig
 	case Overload:
 		s.window.overloads++
 	}
-	s.meter.Leave(now, stay, outcome == OK || outcome == Ignored)
+	s.meter.Leave(now, stay, outcome == OK)
 	s.counts.finish(outcome)
+	s.put(p)
+	return true, inFlight
+}
+
+// cancel ends a permit without work, and reports whether it was in force and was counted as in flight.
+func (s *shard) cancel(p Permit, now time.Duration) (ok, inFlight bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held := &s.slots[p.slot]
+	if held.generation != p.generation {
+		return false, false
+	}
+	if !held.paused {
+		s.meter.Pause(now)
+	}
+	s.put(p)
+	return true, !held.paused
+}
+
+// put frees the slot of a permit, so that no copy of the permit is good any more.
+func (s *shard) put(p Permit) {
+	held := &s.slots[p.slot]
 	held.generation++
 	held.next = s.free
 	s.free = p.slot + 1
-	return true, inFlight
 }
 
 // pause takes the work of a permit out of flight, and reports whether it was in flight before.

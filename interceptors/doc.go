@@ -1,0 +1,18 @@
+// Package interceptors protects gRPC servers from overload.
+//
+// Two lines are enough:
+//
+//	srv := grpc.NewServer(interceptors.ServerOptions()...)
+//	pb.RegisterGreeterServer(srv, &greeter{})
+//
+// A request passes three gates: the tap, which can say no before the message is read; the interceptor, where a
+// [limiter.Limiter] gives a permit, a place in the line or a refusal; and on the way back the permit's release,
+// which tells the limiter how the work ended. Streams pass the same gates when they open; afterwards only a
+// message being worked on counts as in flight.
+//
+// A refusal is the status RESOURCE_EXHAUSTED with an ErrorInfo (its domain is [Domain], its reason a
+// [limiter.Reason] in upper case) and, where asking again may help, a RetryInfo; from the interceptor also with
+// the trailer grpc-retry-pushback-ms, which gRPC's own retries obey.
+//
+// gRPC's health and reflection services are exempt: a server that is busy is not dead.
+package interceptors

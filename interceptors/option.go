@@ -1,0 +1,131 @@
+package interceptors
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/spillway-go/spillway/limiter"
+)
+
+// Option changes a default of [NewServer] and [ServerOptions]. None is needed.
+type Option interface{ apply(*config) error }
+
+type optionFunc func(*config) error
+
+func (f optionFunc) apply(c *config) error { return f(c) }
+
+type config struct {
+	limiter        *limiter.Limiter
+	limiterOptions []limiter.Option
+	meterProvider  metric.MeterProvider
+	exempt         exemptions
+	criticality    CriticalityFunc
+	outcome        func(error) limiter.Outcome
+	withoutTap     bool
+}
+
+func newConfig(opts []Option) (config, error) {
+	c := config{outcome: Outcome}
+	for i, opt := range opts {
+		if isNil(opt) {
+			return config{}, fmt.Errorf("interceptors: option %d is nil; leave it out", i)
+		}
+		if err := opt.apply(&c); err != nil {
+			return config{}, err
+		}
+	}
+	if c.limiter != nil && c.limiterOptions != nil {
+		return config{}, errors.New("interceptors: WithLimiter and WithLimiterOptions exclude each other; give the options to limiter.New")
+	}
+	if c.meterProvider == nil {
+		c.meterProvider = otel.GetMeterProvider()
+	}
+	return c, nil
+}
+
+// WithLimiter uses the limiter given, so that several servers, or other work of the process, share its permits.
+// The default is a limiter of the server's own.
+func WithLimiter(l *limiter.Limiter) Option {
+	return optionFunc(func(c *config) error {
+		c.limiter = l
+		return notNil("WithLimiter", "a *limiter.Limiter from limiter.New", l)
+	})
+}
+
+// WithLimiterOptions configures the server's own limiter.
+func WithLimiterOptions(opts ...limiter.Option) Option {
+	return optionFunc(func(c *config) error {
+		c.limiterOptions = append(c.limiterOptions, opts...)
+		return nil
+	})
+}
+
+// WithMeterProvider reports metrics to the provider given. The default is OpenTelemetry's global one.
+func WithMeterProvider(p metric.MeterProvider) Option {
+	return optionFunc(func(c *config) error {
+		c.meterProvider = p
+		return notNil("WithMeterProvider", "a metric.MeterProvider", p)
+	})
+}
+
+// WithExempt lets requests that the matcher selects pass without a permit, besides gRPC's health and reflection
+// services, which always do. It can be given more than once. The matcher is asked in the tap too, where no
+// message and no stream type is known yet; see [CriticalityFunc] for what it must not do there.
+func WithExempt(m selector.Matcher) Option {
+	return optionFunc(func(c *config) error {
+		c.exempt = append(c.exempt, m)
+		return notNil("WithExempt", "a selector.Matcher", m)
+	})
+}
+
+// WithCriticality decides how critical each request is. The default reads [CriticalityHeader]. A function that
+// trusts its callers may return CriticalPlus.
+func WithCriticality(f CriticalityFunc) Option {
+	return optionFunc(func(c *config) error {
+		c.criticality = f
+		return notNil("WithCriticality", "a function", f)
+	})
+}
+
+// WithOutcome decides how the error of a handler (nil too) counts. The default is [Outcome].
+func WithOutcome(f func(error) limiter.Outcome) Option {
+	return optionFunc(func(c *config) error {
+		c.outcome = f
+		return notNil("WithOutcome", "a function", f)
+	})
+}
+
+// WithoutTap leaves grpc.InTapHandle out of [ServerOptions]: for a server that has a tap of its own, or to keep
+// clear of what gRPC calls experimental. Refusals then cost as much as a trivial call, for the message is read
+// before.
+func WithoutTap() Option {
+	return optionFunc(func(c *config) error {
+		c.withoutTap = true
+		return nil
+	})
+}
+
+func notNil(option, want string, value any) error {
+	if isNil(value) {
+		return fmt.Errorf("interceptors: %s(nil); want %s, or leave the option out", option, want)
+	}
+	return nil
+}
+
+// isNil also sees a nil pointer or function inside an interface.
+func isNil(value any) bool {
+	if value == nil {
+		return true
+	}
+	switch v := reflect.ValueOf(value); v.Kind() {
+	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Slice, reflect.Chan:
+		return v.IsNil()
+	default:
+		return false
+	}
+}

@@ -1,0 +1,195 @@
+package interceptors
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/spillway-go/spillway/limiter"
+)
+
+// scope is the instrumentation scope of the metrics.
+const scope = "github.com/spillway-go/spillway/interceptors"
+
+// Attributes, by OpenTelemetry's semantic conventions 1.43.0 for RPC and, under spillway, our own.
+const (
+	systemKey      = attribute.Key("rpc.system.name")
+	methodKey      = attribute.Key("rpc.method")
+	criticalityKey = attribute.Key("spillway.criticality")
+	reasonKey      = attribute.Key("spillway.reason")
+
+	otherMethod = "_OTHER" // the conventions' name for methods that are not told apart
+)
+
+// maxMethods bounds the memory and the cardinality of the metrics, whatever names are sent.
+const maxMethods = 1000
+
+const (
+	criticalities = int(limiter.CriticalPlus) + 1
+	reasons       = int(limiter.ReasonExpired) + 1
+)
+
+// metrics reports to OpenTelemetry. Requests only add to counters in memory, which the provider reads when it
+// wants to: an exporter that is slow or blocks slows no request.
+type metrics struct {
+	registration metric.Registration
+	closed       sync.Once
+
+	line           metric.Float64Histogram
+	lineAttributes [criticalities][]metric.RecordOption
+
+	mu      sync.Mutex                                 // held while methods is replaced
+	methods atomic.Pointer[map[string]*methodCounters] // never changed, only replaced
+	other   *methodCounters
+}
+
+// methodCounters count what became of the requests for one method.
+type methodCounters struct {
+	name       string
+	admissions [criticalities]atomic.Int64
+	refusals   [criticalities][reasons]atomic.Int64
+}
+
+func (m *methodCounters) admit(c limiter.Criticality) { m.admissions[bounded(c)].Add(1) }
+
+func (m *methodCounters) refuse(c limiter.Criticality, r limiter.Reason) {
+	m.refusals[bounded(c)][r].Add(1)
+}
+
+// bounded returns the level that the limiter served a request as.
+func bounded(c limiter.Criticality) limiter.Criticality {
+	if c == limiter.Unspecified || c > limiter.CriticalPlus {
+		return limiter.Critical
+	}
+	return c
+}
+
+func newMetrics(provider metric.MeterProvider, lim *limiter.Limiter) (*metrics, error) {
+	m := &metrics{other: &methodCounters{name: otherMethod}}
+	m.methods.Store(&map[string]*methodCounters{})
+	for c := range m.lineAttributes {
+		m.lineAttributes[c] = []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(
+			systemKey.String("grpc"), criticalityKey.String(limiter.Criticality(c).String())))}
+	}
+	if err := m.register(provider.Meter(scope), lim); err != nil {
+		return nil, fmt.Errorf("interceptors: the meter provider rejects the metrics: %w", err)
+	}
+	return m, nil
+}
+
+func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error) {
+	var failed error
+	keep := func(err error) {
+		if failed == nil {
+			failed = err
+		}
+	}
+	gauge := func(name, unit, description string) metric.Int64ObservableUpDownCounter {
+		i, err := meter.Int64ObservableUpDownCounter(name, metric.WithUnit(unit), metric.WithDescription(description))
+		keep(err)
+		return i
+	}
+	counter := func(name, description string) metric.Int64ObservableCounter {
+		i, err := meter.Int64ObservableCounter(name, metric.WithUnit("{request}"), metric.WithDescription(description))
+		keep(err)
+		return i
+	}
+	limit := gauge("spillway.limit", "{request}", "Requests that may be in flight.")
+	inFlight := gauge("spillway.in_flight", "{request}", "Requests in flight.")
+	length := gauge("spillway.line.length", "{request}", "Requests that wait for a permit.")
+	admissions := counter("spillway.admissions", "Requests that got a permit.")
+	refusals := counter("spillway.refusals", "Requests that were refused.")
+	panics := counter("spillway.controller.panics", "Times that the controller panicked and the limit stayed.")
+	m.line, err = meter.Float64Histogram("spillway.line.sojourn", metric.WithUnit("s"),
+		metric.WithDescription("Time in the line of requests that waited and got a permit."),
+		metric.WithExplicitBucketBoundaries(.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10))
+	keep(err)
+	if failed != nil {
+		return failed
+	}
+	observe := func(_ context.Context, o metric.Observer) error {
+		s := lim.Stats()
+		o.ObserveInt64(limit, int64(s.Limit))
+		o.ObserveInt64(inFlight, int64(s.InFlight))
+		o.ObserveInt64(length, int64(s.Line))
+		o.ObserveInt64(panics, int64(s.ControllerPanics))
+		for _, method := range *m.methods.Load() {
+			method.observe(o, admissions, refusals)
+		}
+		m.other.observe(o, admissions, refusals)
+		return nil
+	}
+	m.registration, err = meter.RegisterCallback(observe, limit, inFlight, length, panics, admissions, refusals)
+	return err
+}
+
+// observe reports the counts that are not 0.
+func (m *methodCounters) observe(o metric.Observer, admissions, refusals metric.Int64Observable) {
+	for c := range m.admissions {
+		attributes := []attribute.KeyValue{
+			systemKey.String("grpc"),
+			methodKey.String(m.name),
+			criticalityKey.String(limiter.Criticality(c).String()),
+		}
+		if n := m.admissions[c].Load(); n > 0 {
+			o.ObserveInt64(admissions, n, metric.WithAttributes(attributes...))
+		}
+		for r := range m.refusals[c] {
+			if n := m.refusals[c][r].Load(); n > 0 {
+				with := append(attributes[:len(attributes):len(attributes)], reasonKey.String(limiter.Reason(r).String()))
+				o.ObserveInt64(refusals, n, metric.WithAttributes(with...))
+			}
+		}
+	}
+}
+
+// known returns the counters of a method that was served before, or those of all others. The tap uses it: a name
+// that comes off the wire must be able to add nothing.
+func (m *metrics) known(method string) *methodCounters {
+	if counters := (*m.methods.Load())[method]; counters != nil {
+		return counters
+	}
+	return m.other
+}
+
+// learn returns the counters of a method that the server has.
+func (m *metrics) learn(method string) *methodCounters {
+	if counters := (*m.methods.Load())[method]; counters != nil {
+		return counters
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	methods := *m.methods.Load()
+	if counters := methods[method]; counters != nil {
+		return counters
+	}
+	if len(methods) >= maxMethods {
+		return m.other
+	}
+	counters := &methodCounters{name: strings.TrimPrefix(method, "/")}
+	grown := make(map[string]*methodCounters, len(methods)+1)
+	for name, c := range methods {
+		grown[name] = c
+	}
+	grown[method] = counters
+	m.methods.Store(&grown)
+	return counters
+}
+
+// sojourn records a wait in the line. Who did not wait is not recorded: the path without a wait stays free of it.
+func (m *metrics) sojourn(ctx context.Context, wait time.Duration, c limiter.Criticality) {
+	if wait > 0 {
+		m.line.Record(ctx, wait.Seconds(), m.lineAttributes[bounded(c)]...)
+	}
+}
+
+func (m *metrics) close() (err error) {
+	m.closed.Do(func() { err = m.registration.Unregister() })
+	return err
+}

@@ -1,0 +1,29 @@
+package interceptors
+
+import (
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/spillway-go/spillway/limiter"
+)
+
+// Outcome is how a handler's error counts when [WithOutcome] is not given:
+//
+//   - no error, and errors that are the caller's fault (INVALID_ARGUMENT, NOT_FOUND, ...), are answers: OK;
+//   - CANCELED says nothing about the service: Ignored;
+//   - DEADLINE_EXCEEDED is Late if the request's own deadline has passed, and Failed if it was a callee's;
+//   - everything else has failed. RESOURCE_EXHAUSTED and UNAVAILABLE too: they may be a callee's and are then no
+//     sign that this service has too much in flight. Only what failed fast is told apart from capacity.
+func Outcome(err error) limiter.Outcome {
+	switch status.Code(err) {
+	case codes.OK, codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied,
+		codes.Unauthenticated, codes.FailedPrecondition, codes.OutOfRange, codes.Unimplemented:
+		return limiter.OK
+	case codes.Canceled:
+		return limiter.Ignored
+	case codes.DeadlineExceeded:
+		return limiter.Late
+	default:
+		return limiter.Failed
+	}
+}

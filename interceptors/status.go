@@ -1,0 +1,67 @@
+package interceptors
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"sync"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/spillway-go/spillway/limiter"
+)
+
+// Domain is the domain of the ErrorInfo in every refusal: who said no.
+const Domain = "spillway"
+
+// pushbackTrailer tells gRPC's own retries when to try again; a negative value, never (gRFC A6).
+const pushbackTrailer = "grpc-retry-pushback-ms"
+
+// answer is what a caller gets for a refusal. The trailer is nil where there is nothing to say.
+type answer struct {
+	err     error
+	trailer metadata.MD
+}
+
+// answers holds the answer to every refusal met so far, so that one is put together once and refusing neither
+// formats nor encodes. A limiter has a bounded number of refusals. The zero value is ready for use.
+type answers struct{ known sync.Map } // of *limiter.Refusal to *answer
+
+func (a *answers) to(refusal *limiter.Refusal) *answer {
+	if known, ok := a.known.Load(refusal); ok {
+		return known.(*answer)
+	}
+	known, _ := a.known.LoadOrStore(refusal, newAnswer(refusal))
+	return known.(*answer)
+}
+
+// newAnswer is the one place where a refusal becomes a gRPC status. The message tells a caller nothing of the
+// inside; what a program wants to know is in the details.
+func newAnswer(refusal *limiter.Refusal) *answer {
+	switch {
+	case errors.Is(refusal, context.Canceled):
+		return &answer{err: status.Error(codes.Canceled, "spillway: the caller went away while the request waited")}
+	case errors.Is(refusal, context.DeadlineExceeded):
+		return &answer{err: status.Error(codes.DeadlineExceeded, "spillway: the deadline passed while the request waited")}
+	}
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{
+		Reason: strings.ToUpper(refusal.Reason.String()),
+		Domain: Domain,
+	}}
+	message, pushback := "spillway: overloaded, this request cannot be answered before its deadline", int64(-1)
+	if refusal.RetryAfter > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(refusal.RetryAfter)})
+		message, pushback = "spillway: overloaded, try again later", refusal.RetryAfter.Milliseconds()
+	}
+	st := status.New(codes.ResourceExhausted, message)
+	if detailed, err := st.WithDetails(details...); err == nil {
+		st = detailed
+	}
+	return &answer{err: st.Err(), trailer: metadata.Pairs(pushbackTrailer, strconv.FormatInt(pushback, 10))}
+}

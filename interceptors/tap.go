@@ -1,0 +1,32 @@
+package interceptors
+
+import (
+	"context"
+
+	"google.golang.org/grpc/tap"
+
+	"github.com/spillway-go/spillway/limiter"
+)
+
+// tap refuses a request before its message is read, where the interceptor would surely refuse it. It runs on the
+// goroutine that reads the connection, so it neither waits nor allocates, and it takes no permit, so that nothing
+// can leak. A panic here would leave the whole connection stuck: a callback that panics lets its request pass,
+// to be decided on (and to panic again, where it can be handled) in the interceptor.
+func (s *Server) tap(ctx context.Context, info *tap.Info) (_ context.Context, err error) {
+	defer func() {
+		if recover() != nil {
+			err = nil
+		}
+	}()
+	if s.exempt.match(ctx, info.FullMethodName, nil, nil) {
+		return ctx, nil
+	}
+	criticality := s.criticalityAtTap(ctx, info)
+	refusal := s.limiter.Preview(ctx, limiter.Request{Criticality: criticality})
+	if refusal == nil {
+		return ctx, nil
+	}
+	s.limiter.Refused(refusal)
+	s.metrics.known(info.FullMethodName).refuse(criticality, refusal.Reason)
+	return ctx, s.answers.to(refusal).err
+}

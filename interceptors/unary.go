@@ -1,0 +1,60 @@
+package interceptors
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/spillway-go/spillway/limiter"
+)
+
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if info == nil || handler == nil {
+		return nil, errMisused
+	}
+	if s.exempt.match(ctx, info.FullMethod, nil, req) {
+		return handler(ctx, req)
+	}
+	permit, err := s.admit(ctx, info.FullMethod)
+	if err != nil {
+		return nil, err
+	}
+	outcome := limiter.Panicked // what Release learns if the handler never returns
+	defer func() { permit.Release(outcome) }()
+	resp, err := handler(ctx, req)
+	outcome = s.outcome(err)
+	return resp, err
+}
+
+// errMisused answers a caller that is not gRPC and leaves out what gRPC never does.
+var errMisused = status.Error(codes.Internal, "spillway: an interceptor was called without info or handler")
+
+// admit passes a request, or the opening of a stream, through the limiter. An error is ready to be returned.
+func (s *Server) admit(ctx context.Context, method string) (limiter.Permit, error) {
+	criticality := s.criticalityOf(ctx, method)
+	permit, err := s.limiter.AcquireRequest(ctx, limiter.Request{Criticality: criticality})
+	counters := s.metrics.learn(method)
+	if err != nil {
+		return limiter.Permit{}, s.refuse(ctx, counters, criticality, err)
+	}
+	counters.admit(criticality)
+	s.metrics.sojourn(ctx, permit.Sojourn(), criticality)
+	return permit, nil
+}
+
+// refuse counts a refusal and turns it into what the caller gets: a status and, as a trailer, when to retry.
+func (s *Server) refuse(ctx context.Context, counters *methodCounters, criticality limiter.Criticality, err error) error {
+	refusal, ok := err.(*limiter.Refusal)
+	if !ok {
+		return err
+	}
+	counters.refuse(criticality, refusal.Reason)
+	answer := s.answers.to(refusal)
+	if answer.trailer != nil {
+		// It fails only outside of a gRPC server, where nobody reads trailers.
+		_ = grpc.SetTrailer(ctx, answer.trailer)
+	}
+	return answer.err
+}
