@@ -60,6 +60,7 @@ func New(opts ...Option) (*Limiter, error) {
 		return nil, err
 	}
 	l := &Limiter{config: cfg, epoch: time.Now(), refusals: newRefusals()}
+	l.pace.first = cfg.initialLimit
 	l.limit.Store(int64(cfg.initialLimit))
 	l.due.Store(int64(minWindow))
 	l.shards = make([]shard, min(runtime.GOMAXPROCS(0), maxShards))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,6 +27,14 @@ func wantEmpty(t testing.TB, l *Limiter) {
 	t.Helper()
 	if s := l.Stats(); s.InFlight != 0 || s.Line != 0 {
 		t.Errorf("%d in flight and %d in line at the end, want none", s.InFlight, s.Line)
+	}
+}
+
+// spendCredit makes every line a standing one.
+func spendCredit(l *Limiter) {
+	for i := range l.line.queues {
+		l.line.queues[i].credit = 0
+		l.line.queues[i].counted = l.now() + time.Hour
 	}
 }
 
@@ -187,6 +196,7 @@ func TestWithoutDeadline(t *testing.T) {
 func TestLineIsServedByCriticality(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := mustNew(t, WithFixedLimit(1))
+		work(t, l, 100)
 		held := mustAcquire(t, l)
 		var order []int
 		for i, c := range []Criticality{Sheddable, CriticalPlus, Unspecified, Critical, SheddablePlus} {
@@ -206,6 +216,33 @@ func TestLineIsServedByCriticality(t *testing.T) {
 		if want := []int{1, 2, 3, 4, 0}; len(order) != len(want) || order[0] != 1 || order[1] != 2 || order[2] != 3 || order[3] != 4 || order[4] != 0 {
 			t.Errorf("served in the order %v, want %v", order, want)
 		}
+		wantEmpty(t, l)
+	})
+}
+
+// Before anything is known of the service, as many may wait as may be in flight, and no more.
+func TestLineIsBoundedFromTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := mustNew(t, WithFixedLimit(10))
+		var refused atomic.Int64
+		free := make(chan struct{})
+		for range 1000 {
+			go func() {
+				p, err := l.Acquire(t.Context())
+				if err != nil {
+					refused.Add(1)
+					return
+				}
+				<-free
+				p.Release(OK)
+			}()
+		}
+		synctest.Wait()
+		if s := l.Stats(); s.InFlight != 10 || s.Line != 10 || refused.Load() != 980 {
+			t.Errorf("%d in flight, %d in line, %d refused; want 10, 10 and 980", s.InFlight, s.Line, refused.Load())
+		}
+		close(free)
+		synctest.Wait()
 		wantEmpty(t, l)
 	})
 }
@@ -257,14 +294,14 @@ func TestBurstWaitsAndOverloadDoesNot(t *testing.T) {
 			}
 			time.Sleep(time.Millisecond)
 		}
-		var refused int
+		var refused atomic.Int64
 		burst := func(n int) {
-			refused = 0
+			refused.Store(0)
 			var all sync.WaitGroup
 			for range n {
 				all.Go(func() {
 					if work() != nil {
-						refused++
+						refused.Add(1)
 					}
 				})
 				time.Sleep(time.Microsecond)
@@ -274,8 +311,8 @@ func TestBurstWaitsAndOverloadDoesNot(t *testing.T) {
 			}
 		}
 		burst(50)
-		if refused != 0 {
-			t.Errorf("%d of a burst of 50 refused, all could be in time", refused)
+		if n := refused.Load(); n != 0 {
+			t.Errorf("%d of a burst of 50 refused, all could be in time", n)
 		}
 		time.Sleep(time.Second)
 		for range 40 { // 1.6 s of 4 times the capacity
@@ -301,7 +338,7 @@ func TestDisplacement(t *testing.T) {
 			p.Release(OK)
 		}
 		held := mustAcquire(t, l)
-		l.line.queues[Sheddable.level()].counted = l.now() + time.Hour // no credit: a standing line
+		spendCredit(l)
 		reasons := make(chan Reason, 10)
 		acquire := func(c Criticality) {
 			p, err := l.Acquire(ContextWithCriticality(t.Context(), c))
@@ -340,12 +377,12 @@ func TestPatientRequestsAreHeldBack(t *testing.T) {
 			p.Release(OK)
 		}
 		held := mustAcquire(t, l)
-		var served int
+		var served atomic.Int64
 		for range 1000 {
 			go func() {
 				p, err := l.AcquireRequest(t.Context(), Request{Patient: true})
 				if err == nil {
-					served++
+					served.Add(1)
 				}
 				p.Release(OK)
 			}()
@@ -356,8 +393,8 @@ func TestPatientRequestsAreHeldBack(t *testing.T) {
 		}
 		held.Release(OK)
 		synctest.Wait()
-		if served != 1000 {
-			t.Errorf("%d served, want 1000", served)
+		if n := served.Load(); n != 1000 {
+			t.Errorf("%d served, want 1000", n)
 		}
 		wantEmpty(t, l)
 	})
@@ -393,9 +430,7 @@ func TestPreview(t *testing.T) {
 			p.Release(OK)
 		}
 		held := mustAcquire(t, l)
-		for i := range l.line.queues {
-			l.line.queues[i].counted = l.now() + time.Hour // no credit
-		}
+		spendCredit(l)
 		for range shortLine {
 			go func() {
 				p, _ := l.Acquire(t.Context())

@@ -128,13 +128,12 @@ func (l *line) remove(now time.Duration, w *waiter, p pace) {
 
 // admits returns 0 if a newcomer of the level may wait, or why it may not. A deadline of 0 is none.
 func (l *line) admits(now time.Duration, level int, deadline time.Duration, p pace) Reason {
-	l.queues[level].count(now, p.fullCredit())
 	ahead := l.ahead(level)
 	wait := p.wait(ahead)
 	if deadline > 0 && deadline-now < wait+p.service {
 		return ReasonDeadline
 	}
-	if reason := l.full(level, p); reason != 0 {
+	if reason := l.full(now, level, p); reason != 0 {
 		return reason
 	}
 	if deadline > 0 && ahead >= shortLine && deadline-now < wait+p.need() {
@@ -144,9 +143,13 @@ func (l *line) admits(now time.Duration, level int, deadline time.Duration, p pa
 }
 
 // full returns 0 if there is room for one more of the level, or why there is not.
-func (l *line) full(level int, p pace) Reason {
+func (l *line) full(now time.Duration, level int, p pace) Reason {
 	q, ahead := &l.queues[level], l.ahead(level)
-	if ahead < shortLine || p.wait(ahead) <= q.credit {
+	q.count(now, p.fullCredit())
+	if ahead < shortLine {
+		return 0
+	}
+	if p.drain > 0 && p.wait(ahead) <= q.credit || p.drain <= 0 && ahead < p.first {
 		return 0
 	}
 	if ahead > q.length {

@@ -12,6 +12,7 @@ type pace struct {
 	drain   littles.Rate  // at which work is finished
 	service time.Duration // mean time from permit to release
 	slack   time.Duration // typical time left of those who come
+	first   int           // the limit at the start: while no rate is known, as many may wait
 }
 
 // margin is how many mean service times must be left once a permit comes. One is not enough for a third of
@@ -24,8 +25,7 @@ func (p pace) need() time.Duration { return time.Duration(margin * float64(p.ser
 // request can spare. The rest is for what the estimates get wrong while the load changes.
 func (p pace) fullCredit() time.Duration { return max(0, (p.slack-p.need())*2/3) }
 
-// wait returns how long someone with that many ahead waits, by Little's law. While no rate is known it is 0:
-// the first are let in.
+// wait returns how long someone with that many ahead waits, by Little's law; 0 while no rate is known.
 func (p pace) wait(ahead int) time.Duration {
 	if p.drain <= 0 {
 		return 0

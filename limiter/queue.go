@@ -14,7 +14,7 @@ func (l *Limiter) queue(now time.Duration, level int, deadline time.Duration, pa
 			l.shard().refuse(reason, true)
 			refusal := l.refusals.pick(reason, l.retry, l.turn())
 			if l.gates[level].Load() == nil {
-				l.publish()
+				l.publish(now)
 			}
 			return nil, refusal
 		}
@@ -59,7 +59,7 @@ func (l *Limiter) abandon(w *waiter) bool {
 	l.line.remove(now, w, l.pace)
 	l.load.giveUp()
 	l.shard().refuse(ReasonExpired, true)
-	l.publish()
+	l.publish(now)
 	return true
 }
 
@@ -103,7 +103,7 @@ func (l *Limiter) serveLocked(now time.Duration) {
 		w.permit = l.shard().admit(now, w.came, w.deadline, inFlight)
 		w.ready <- struct{}{}
 	}
-	l.publish()
+	l.publish(now)
 }
 
 func (l *Limiter) turnAway(w *waiter, reason Reason) {
@@ -119,7 +119,7 @@ func (l *Limiter) turn() uint64 {
 }
 
 // publish tells newcomers what to expect, so that most refusals need no lock. The caller holds mu.
-func (l *Limiter) publish() {
+func (l *Limiter) publish(now time.Duration) {
 	least := time.Duration(0)
 	if l.line.length > 0 {
 		least = l.pace.service
@@ -127,7 +127,7 @@ func (l *Limiter) publish() {
 	l.least.Store(int64(least))
 	for level := range l.gates {
 		var refusal *Refusal
-		if reason := l.line.full(level, l.pace); reason != 0 {
+		if reason := l.line.full(now, level, l.pace); reason != 0 {
 			refusal = l.refusals.pick(reason, l.retry, l.turn())
 		}
 		if l.gates[level].Load() != refusal {
