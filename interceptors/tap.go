@@ -12,10 +12,10 @@ import (
 // goroutine that reads the connection, so it neither waits nor allocates, and it takes no permit, so that nothing
 // can leak. A panic here would leave the whole connection stuck: a callback that panics lets its request pass,
 // to be decided on (and to panic again, where it can be handled) in the interceptor.
-func (s *Server) tap(ctx context.Context, info *tap.Info) (_ context.Context, err error) {
+func (s *Server) tap(ctx context.Context, info *tap.Info) (out context.Context, err error) {
 	defer func() {
 		if recover() != nil {
-			err = nil
+			out, err = ctx, nil
 		}
 	}()
 	if s.exempt.match(ctx, info.FullMethodName, nil, nil) {

@@ -1,0 +1,61 @@
+package interceptors_test
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
+	"google.golang.org/grpc"
+
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
+
+	"github.com/spillway-go/spillway/interceptors"
+	"github.com/spillway-go/spillway/limiter"
+)
+
+// Two lines protect a server.
+func ExampleServerOptions() {
+	srv := grpc.NewServer(interceptors.ServerOptions()...)
+	defer srv.Stop()
+	fmt.Println(len(srv.GetServiceInfo()), "services yet")
+	// Output: 0 services yet
+}
+
+// A server whose admin methods are always served, and whose payments are served first.
+func ExampleNewServer() {
+	protection, err := interceptors.NewServer(
+		interceptors.WithExempt(selector.MatchFunc(func(_ context.Context, call middleware.CallMeta) bool {
+			return call.Service == "acme.v1.Admin"
+		})),
+		interceptors.WithCriticality(func(_ context.Context, method string) limiter.Criticality {
+			if method == "/acme.v1.Shop/Pay" {
+				return limiter.CriticalPlus
+			}
+			return limiter.Critical
+		}),
+	)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer protection.Close()
+	srv := grpc.NewServer(protection.ServerOptions()...)
+	defer srv.Stop()
+	fmt.Println("limit at the start:", protection.Limiter().Stats().Limit)
+	// Output: limit at the start: 20
+}
+
+// Those who build their own chain take the interceptors one by one.
+func ExampleServer_UnaryInterceptor() {
+	protection, err := interceptors.NewServer()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer protection.Close()
+	answer, err := protection.UnaryInterceptor()(context.Background(), "question",
+		&grpc.UnaryServerInfo{FullMethod: "/acme.v1.Oracle/Ask"},
+		func(context.Context, any) (any, error) { return 42, nil })
+	fmt.Println(answer, err)
+	// Output: 42 <nil>
+}

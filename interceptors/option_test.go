@@ -1,0 +1,68 @@
+package interceptors
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
+	"go.opentelemetry.io/otel/metric/noop"
+
+	"github.com/spillway-go/spillway/limiter"
+)
+
+func TestBadOptionsAreNamed(t *testing.T) {
+	lim, err := limiter.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, opts := range map[string][]Option{
+		"option 1 is nil":     {WithoutTap(), nil},
+		"WithLimiter(nil)":    {WithLimiter(nil)},
+		"WithMeterProvider":   {WithMeterProvider(nil)},
+		"WithExempt":          {WithExempt(nil)},
+		"WithCriticality":     {WithCriticality(nil)},
+		"WithOutcome":         {WithOutcome(nil)},
+		"WithFixedLimit(-3)":  {WithLimiterOptions(limiter.WithFixedLimit(-3))},
+		"exclude each other":  {WithLimiter(lim), WithLimiterOptions(limiter.WithMinLimit(2))},
+		"WithController(nil)": {WithLimiterOptions(limiter.WithController(nil))},
+	} {
+		_, err := NewServer(opts...)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one that says %q", err, want)
+		}
+	}
+}
+
+func TestServerOptionsPanicsOnABadOption(t *testing.T) {
+	defer func() {
+		if err, ok := recover().(error); !ok || !strings.Contains(err.Error(), "WithLimiter") {
+			t.Errorf("panic with %v, want the error of the option", err)
+		}
+	}()
+	ServerOptions(WithLimiter(nil))
+}
+
+func TestGoodOptions(t *testing.T) {
+	lim, err := limiter.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewServer(WithLimiter(lim), WithMeterProvider(noop.NewMeterProvider()), WithoutTap(),
+		WithExempt(selector.MatchFunc(nil)), WithOutcome(Outcome),
+		WithCriticality(func(context.Context, string) limiter.Criticality { return limiter.CriticalPlus }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Limiter() != lim {
+		t.Error("another limiter is in force than the one given")
+	}
+	if got := len(s.ServerOptions()); got != 2 {
+		t.Errorf("%d server options without the tap, want 2", got)
+	}
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	}
+}

@@ -1,0 +1,42 @@
+package limiter
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/spillway-go/spillway/feedback"
+)
+
+func TestBadOptionsAreNamed(t *testing.T) {
+	for want, opts := range map[string][]Option{
+		"option 1 is nil":            {WithMinLimit(1), nil},
+		"WithController(nil)":        {WithController(nil)},
+		"WithFixedLimit(0)":          {WithFixedLimit(0)},
+		"WithInitialLimit(-1)":       {WithInitialLimit(-1)},
+		"WithMinLimit(0)":            {WithMinLimit(0)},
+		"WithMaxLimit(2000000000)":   {WithMaxLimit(2_000_000_000)},
+		"is above WithMaxLimit(4)":   {WithMinLimit(5), WithMaxLimit(4)},
+		"want 1 to 1000000 requests": {WithMaxLimit(-7)},
+	} {
+		if _, err := New(opts...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one that says %q", err, want)
+		}
+	}
+}
+
+func TestInitialLimitKeepsToTheBounds(t *testing.T) {
+	for _, c := range []struct {
+		opts []Option
+		want int
+	}{
+		{nil, defaultInitial},
+		{[]Option{WithMaxLimit(5)}, 5},
+		{[]Option{WithMinLimit(100)}, 100},
+		{[]Option{WithInitialLimit(7)}, 7},
+		{[]Option{WithController(feedback.Fixed(9)), WithInitialLimit(9)}, 9},
+	} {
+		if got := mustNew(t, c.opts...).Stats().Limit; got != c.want {
+			t.Errorf("initial limit %d, want %d", got, c.want)
+		}
+	}
+}
