@@ -87,7 +87,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var results []result
 	capacity := 0.0
 	for i, role := range roles {
-		server, err := start(ctx, role, addresses[i])
+		if ctx.Err() != nil {
+			break
+		}
+		server, err := start(role, addresses[i])
 		if err != nil {
 			return err
 		}

@@ -73,7 +73,7 @@ type process struct {
 }
 
 // start runs a server process and waits until it serves.
-func start(ctx context.Context, role, addr string) (*process, error) {
+func start(role, addr string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func start(ctx context.Context, role, addr string) (*process, error) {
 		_ = command.Wait()
 		return nil, fmt.Errorf("the %s server did not start", role)
 	}
-	return p, ctx.Err()
+	return p, nil
 }
 
 // stop ends the server and waits for it.
