@@ -59,19 +59,28 @@ func (q *queue) remove(w *waiter) {
 	q.length--
 }
 
-// count brings the credit up to now; it never exceeds full.
+// count brings the credit up to now. It is filled at the pace of time while nobody waits, up to full, and spent
+// the faster the longer the wait of who came first: a queue that is short and often empty costs little, however
+// often somebody waits in it for a moment.
 func (q *queue) count(now, full time.Duration) {
 	passed := now - q.counted
 	if passed <= 0 {
 		return
 	}
 	q.counted = now
-	if q.length > 0 {
-		q.credit = max(0, q.credit-passed)
-	} else {
+	if q.length == 0 {
 		q.credit = min(full, q.credit+passed)
+		return
 	}
+	if full > 0 {
+		wait := float64(now-q.oldest.came) / float64(full)
+		q.credit -= time.Duration(spending * wait * float64(passed))
+	}
+	q.credit = max(0, min(full, q.credit))
 }
+
+// spending is how fast credit goes, relative to time, when somebody has waited for all of it.
+const spending = 3
 
 // line is everybody who waits for a permit: a queue for each criticality, the most critical served first.
 type line struct {

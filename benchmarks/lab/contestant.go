@@ -1,0 +1,180 @@
+package lab
+
+import (
+	"context"
+	"time"
+
+	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
+	"github.com/platinummonkey/go-concurrency-limits/core"
+	gcllimit "github.com/platinummonkey/go-concurrency-limits/limit"
+	gcl "github.com/platinummonkey/go-concurrency-limits/limiter"
+	"github.com/platinummonkey/go-concurrency-limits/strategy"
+	"go.opentelemetry.io/otel/metric/noop"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/spillway-go/spillway/interceptors"
+	"github.com/spillway-go/spillway/limiter"
+)
+
+// Contestant protects a station. Its defaults are its own: nobody is tuned.
+type Contestant struct {
+	Name   string
+	Mutant bool // made to fail: a lab in which it does not is of no use
+	// New is called inside the bubble. stop ends what New started. limit is nil where there is none to show.
+	New func(s Scenario) (unary grpc.UnaryServerInterceptor, limit func() limiter.Stats, stop func())
+}
+
+// Contestants returns all of them, in the order of the table.
+func Contestants() []Contestant {
+	return []Contestant{
+		{Name: "spillway", New: spillway()},
+		{Name: "none", New: gate(func(context.Context) (func(bool), bool) { return func(bool) {}, true })},
+		{Name: "oracle", New: oracle},
+		{Name: "vegas", New: goConcurrencyLimits(false, func() core.Limit { return gcllimit.NewDefaultVegasLimit("lab", nil, nil) })},
+		{Name: "gradient2", New: goConcurrencyLimits(false, func() core.Limit { return gcllimit.NewDefaultGradient2Limit("lab", nil, nil) })},
+		{Name: "aimd", New: goConcurrencyLimits(false, func() core.Limit { return gcllimit.NewDefaultAIMDLimit("lab", nil) })},
+		{Name: "vegas-lifo", New: goConcurrencyLimits(true, func() core.Limit { return gcllimit.NewDefaultVegasLimit("lab", nil, nil) })},
+		{Name: "gradient2-lifo", New: goConcurrencyLimits(true, func() core.Limit { return gcllimit.NewDefaultGradient2Limit("lab", nil, nil) })},
+		{Name: "aimd-lifo", New: goConcurrencyLimits(true, func() core.Limit { return gcllimit.NewDefaultAIMDLimit("lab", nil) })},
+		{Name: "failsafe", New: failsafe},
+		{Name: "failsafe-queue", New: failsafeQueue},
+		{Name: "failsafe-priority", New: failsafePriority},
+		{Name: "frozen", Mutant: true, New: spillway(limiter.WithFixedLimit(20))},
+		{Name: "always-minimum", Mutant: true, New: spillway(limiter.WithFixedLimit(1))},
+		{Name: "always-maximum", Mutant: true, New: spillway(limiter.WithFixedLimit(1_000_000))},
+	}
+}
+
+type maker = func(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func())
+
+// criticalityKey carries the tier of a request from the load to whoever asks.
+type criticalityKey struct{}
+
+func criticalityOf(ctx context.Context) limiter.Criticality {
+	c, _ := ctx.Value(criticalityKey{}).(limiter.Criticality)
+	return c
+}
+
+// spillway is the interceptor as its users have it, but for where the criticality comes from and that nothing is
+// exported.
+func spillway(opts ...limiter.Option) maker {
+	return func(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
+		s, err := interceptors.NewServer(
+			interceptors.WithLimiterOptions(opts...),
+			interceptors.WithMeterProvider(noop.NewMeterProvider()),
+			interceptors.WithCriticality(func(ctx context.Context, _ string) limiter.Criticality { return criticalityOf(ctx) }),
+		)
+		if err != nil {
+			panic(err)
+		}
+		return s.UnaryInterceptor(), s.Limiter().Stats, func() { _ = s.Close() }
+	}
+}
+
+// gate makes an interceptor of a function that admits or not, and is told at the end whether all was well.
+func gate(admit func(context.Context) (done func(ok bool), admitted bool)) maker {
+	return func(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
+		return gated(admit), nil, func() {}
+	}
+}
+
+var errRefused = status.Error(codes.ResourceExhausted, "refused")
+
+func gated(admit func(context.Context) (func(bool), bool)) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		done, ok := admit(ctx)
+		if !ok {
+			return nil, errRefused
+		}
+		resp, err := handler(ctx, req)
+		done(err == nil && ctx.Err() == nil)
+		return resp, err
+	}
+}
+
+// oracle is a constant limit, the right one for the scenario, without a line.
+func oracle(s Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
+	inFlight := 0
+	return gated(func(context.Context) (func(bool), bool) {
+		if inFlight >= s.Knee {
+			return nil, false
+		}
+		inFlight++
+		return func(bool) { inFlight-- }, true
+	}), nil, func() {}
+}
+
+func goConcurrencyLimits(lifo bool, limit func() core.Limit) maker {
+	return func(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
+		bare, err := gcl.NewDefaultLimiter(limit(), 1e9, 1e9, 1e5, 100, strategy.NewSimpleStrategy(10),
+			gcllimit.NoopLimitLogger{}, core.EmptyMetricRegistryInstance)
+		if err != nil {
+			panic(err)
+		}
+		var lim core.Limiter = bare
+		if lifo {
+			lim = gcl.NewLifoBlockingLimiterWithDefaults(bare)
+		}
+		return gated(func(ctx context.Context) (func(bool), bool) {
+			listener, ok := lim.Acquire(ctx)
+			if !ok {
+				return nil, false
+			}
+			return func(ok bool) {
+				if ok {
+					listener.OnSuccess()
+				} else {
+					listener.OnDropped()
+				}
+			}, true
+		}), nil, func() {}
+	}
+}
+
+func failsafePermits(acquire func(context.Context) (adaptivelimiter.Permit, error)) grpc.UnaryServerInterceptor {
+	return gated(func(ctx context.Context) (func(bool), bool) {
+		permit, err := acquire(ctx)
+		if err != nil {
+			return nil, false
+		}
+		return func(ok bool) {
+			if ok {
+				permit.Record()
+			} else {
+				permit.Drop()
+			}
+		}, true
+	})
+}
+
+func failsafe(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
+	lim := adaptivelimiter.NewWithDefaults[any]()
+	return failsafePermits(lim.AcquirePermit), nil, func() {}
+}
+
+func failsafeQueue(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
+	lim := adaptivelimiter.NewBuilder[any]().WithQueueing(2, 3).Build()
+	return failsafePermits(lim.AcquirePermit), nil, func() {}
+}
+
+func failsafePriority(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
+	prioritizer := adaptivelimiter.NewPrioritizer()
+	lim := adaptivelimiter.NewBuilder[any]().BuildPrioritized(prioritizer)
+	tick, stop := time.NewTicker(time.Second), make(chan struct{})
+	go func() { // as its documentation has it
+		for {
+			select {
+			case <-tick.C:
+				prioritizer.Calibrate()
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return failsafePermits(func(ctx context.Context) (adaptivelimiter.Permit, error) {
+		level := 100 * int(criticalityOf(ctx)) // its levels are 0 to 499, a hundred a priority
+		return lim.AcquirePermitWithLevel(ctx, min(level, 499))
+	}), nil, func() { tick.Stop(); close(stop) }
+}
