@@ -7,206 +7,286 @@ import (
 	"github.com/spillway-go/spillway/littles"
 )
 
-// MinCompletions is how many completions a window should hold before it is worth a [Sample].
+// MinCompletions is how many completions a window should hold before it is worth a [Sample]: with fewer, the
+// throughput of even the steadiest work is known to a quarter at best.
 const MinCompletions = 16
 
-const (
-	headRoom   = 8.0
-	setPoint   = 0.15
-	gain       = 0.5
-	wide       = 0.7
-	widest     = 1.4
-	narrow     = 0.2
-	forgetting = 0.75
-	lateShare  = 0.03
-	above      = 0.7 // share of the dither above the centre
-	calm       = 4
-)
-
-// Elasticity is the law.
+// Elasticity finds the knee of a service by experiment: the fewest requests in flight at which goodput is at its
+// highest.
+//
+// Its set-point is the elasticity of goodput to concurrency, e = d ln X / d ln N. Near 1, more in flight gives as
+// much more goodput: nothing contends, however slow the service is. Near 0 the service is saturated, and below 0
+// it does less the more is asked of it. By Little's law (N = X W) the elasticity of latency is 1 - e, so latency
+// says the same, but only X needs no baseline.
+//
+// While the limit holds the load back it stands a phase above its centre and a phase below, in turn. Each phase
+// is paired with the one before; the centre moves by what the pair shows, and in leaps where several pairs leave
+// no doubt. While the limit does not bind, it only keeps some head-room. The whole law, and what was tried, is
+// in docs/law.md.
+//
+// The zero Elasticity is ready for use, starts from the limit that the first sample was under, and has no
+// settings: all its constants are dimensionless. It belongs to one limiter, and is not safe for concurrent use.
 type Elasticity struct {
-	centre float64
-	width  float64
-	high   bool
-	phase  littles.Window
-	resume time.Duration // windows that start before it are still settling
-	last   point
-	sxx    float64
-	sxy    float64
-	free   free
-	bound  bool
-	hinted bool
-	idle   int
-	scv    float64
-	prev   Sample
-	Trace  func(format string, args ...any)
+	centre float64        // of the dither, in requests; 0 before the first sample
+	width  float64        // of the dither, in units of ln N
+	high   bool           // this phase stands above the centre
+	phase  littles.Window // what it has shown so far
+	resume time.Duration  // windows that began before still show what was before the last change
+	last   point          // the phase before
+
+	// The regression of ln X on ln N over pairs of phases, with forgetting.
+	sxx, sxy float64
+
+	noise noise
+	free  free
+	bound bool // the limit binds
+	told  bool // and the first guess of the knee has been made
+	calm  int  // windows in a row in which it did not bind
 }
 
+// point is a phase as a point of the curve: ln N, ln X and how many completions it rests on.
 type point struct{ n, x, weight float64 }
 
-type free struct{ n, x, w float64 }
+// free is what the service did when nothing held it back.
+type free struct {
+	goodput float64 // requests per second, lately, while the limit did not bind
+	service float64 // seconds that a request stayed at best; forgotten slowly
+}
 
+// The constants of the law. None has a dimension.
+const (
+	// The elasticity at which the centre rests. At 0 the limit would drift over a plateau for ever; the more above
+	// 0, the more goodput is given away at the knee. Smooth knees (a tandem of queues) end at a goodput of 1 - e.
+	setPoint = 0.1
+
+	// The dither's width, as ln of the ratio of its levels: a factor of two where little is known, four for the leaps
+	// of a limit that is far too low, and a fifth at rest.
+	wide, widest, narrow = 0.7, 1.4, 0.2
+
+	// The part of the width that lies above the centre. In flight below the knee costs goodput, above it only time.
+	above = 0.7
+
+	// A phase lasts until perPhase * SCV / width² completions have been seen, so that every pair knows e to
+	// sqrt(2 / perPhase) = 0.25 however noisy the work is and however narrow the dither; somewhat more above
+	// the centre and less below, where it costs goodput.
+	perPhase            = 32
+	highPart, lowPart   = 1.5, 0.6
+	forgetting          = 0.85  // of the evidence at each pair: it remembers some seven
+	gain                = 0.5   // share of the width by which a pair with e one off moves the centre
+	leap, fall          = 3, -1 // standard errors from the set-point at which the evidence counts as clear
+	plain               = 4     // the same for an unfinished phase, which is looked at many times
+	fallStep            = 0.25  // of the width, when clearly saturated
+	widen, shrink       = 1.5, 0.85
+	widenFalling        = 1.25
+	pull, slowEnough    = 0.6, 2 // extra fall where a request stays slowEnough times its best and e is short
+	lateShare, lateStep = 0.03, 0.7
+	headRoom            = 8 // times what was in flight at best service: a callee may become that much slower unnoticed
+	surge, steady       = 1.3, 0.8
+	hint                = 1.5 // times X W, the knee by Little's law; W is taken at its best, which is low
+	calmWindows         = 4
+)
+
+// Update takes a window and returns the next limit.
 func (e *Elasticity) Update(s Sample) int {
 	if e.centre == 0 {
-		e.centre = float64(s.Limit)
-		e.width = wide
-		e.scv = 1
+		e.centre, e.width = float64(s.Limit), wide
 	}
-	n, x := s.Concurrency(), float64(s.Goodput())
-	w := 0.0
-	if s.Completions > 0 {
-		w = s.Sum / float64(s.Completions)
-	}
-	e.noise(s)
-	late := float64(s.Late) / float64(max(1, s.Completions))
-	if late > lateShare && s.End > e.resume {
-		e.bound = true
-		e.centre = max(1, min(e.centre, n)*0.7)
-		e.restart(s)
-		e.trace("late %.2f centre %.1f", late, e.centre)
+	e.noise.learn(s)
+	e.free.learn(s)
+	switch {
+	case e.late(s):
 		return e.level(s)
+	case !s.Bound():
+		return e.unbound(s)
+	case !e.bound:
+		return e.enter(s)
 	}
-	if !s.Bound() {
-		e.idle++
-		if !e.bound || e.idle >= calm {
-			return e.unbound(s, n, x, w)
-		}
-		return e.level(s)
-	}
-	if n < 0.75*float64(s.Limit) && !e.bound {
-		return round(e.centre, s.Limit)
-	}
-	e.idle = 0
-	if !e.bound {
-		e.bound, e.hinted = true, false
-		e.restart(s)
-		e.resume = 0
-		e.high = true
-		e.trace("enter n %.1f x %.0f free %+v centre %.1f", n, x, e.free, e.centre)
-		return round(e.centre, s.Limit)
-	}
-	if !e.hinted {
-		e.hinted = true
-		if hint := x*e.free.w*1.5 + 1; e.surged(s, x) && hint < e.centre {
-			e.trace("hint n %.1f x %.0f free %+v centre %.1f", n, x, e.free, hint)
-			e.centre = hint
-			e.restart(s)
+	e.calm = 0
+	if !e.told {
+		e.told = true
+		if e.guess(s) {
 			return e.level(s)
 		}
 	}
-	if s.Start < e.resume || n < 0.75*float64(s.Limit) {
-		return e.level(s)
+	if s.Start < e.resume || s.Concurrency() < 0.75*float64(s.Limit) {
+		return e.level(s) // not yet, or not all the time, what this limit gives
 	}
 	e.phase = e.phase.Add(s.Window)
-	need := 32 * e.scv / (e.width * e.width)
-	if float64(e.phase.Completions) < need {
-		return e.level(s)
+	if e.done() {
+		e.finish()
+		e.settle(s)
 	}
-	e.finish()
-	e.resume = s.End + s.Latency()
-	e.phase = littles.Window{}
 	return e.level(s)
 }
 
-func (e *Elasticity) trace(f string, a ...any) {
-	if e.Trace != nil {
-		e.Trace(f, a...)
-	}
-}
-
+// level returns the limit of the phase.
 func (e *Elasticity) level(s Sample) int {
-	c := e.centre
-	lo := math.Round(c * math.Exp(-e.width*(1-above)))
-	lo = max(1, lo)
+	low := max(1, math.Round(e.centre*math.Exp(-e.width*(1-above))))
 	if !e.high {
-		return round(lo, s.Limit)
+		return round(low, s.Limit)
 	}
-	hi := math.Round(c * math.Exp(e.width*above))
-	return round(max(hi, lo+1), s.Limit)
+	return round(max(low+1, math.Round(e.centre*math.Exp(e.width*above))), s.Limit)
 }
 
-func (e *Elasticity) restart(s Sample) {
+// settle begins a phase: what was in flight before has to leave first, which takes about one stay.
+func (e *Elasticity) settle(s Sample) {
 	e.phase = littles.Window{}
-	e.last = point{}
-	e.sxx, e.sxy = 0, 0
-	e.width = wide
 	e.resume = s.End + s.Latency()
 }
 
-// surged reports whether the load has risen above what was served before, and the service holds that rate.
-func (e *Elasticity) surged(s Sample, x float64) bool {
-	return e.free.w > 0 && x >= 0.8*e.free.x && float64(littles.PerSecond(float64(s.Offered), s.Length())) > 1.3*e.free.x
+// restart forgets the evidence, which was about another state of affairs.
+func (e *Elasticity) restart(s Sample) {
+	e.settle(s)
+	e.last, e.sxx, e.sxy, e.width = point{}, 0, 0, wide
 }
 
-// noise learns the squared coefficient of variation of the work from how the throughput of neighbouring windows
-// at the same limit differs: var(ln X1 - ln X2) = SCV (1/n1 + 1/n2).
-func (e *Elasticity) noise(s Sample) {
-	p := e.prev
-	e.prev = s
-	if p.Limit != s.Limit || p.Completions < 2 || s.Completions < 2 || p.Length() == 0 || s.Length() == 0 || !s.Bound() || !p.Bound() {
-		return
+// late lowers the limit while answers come too late, whatever the elasticity: what is served late at full speed
+// is no goodput.
+func (e *Elasticity) late(s Sample) bool {
+	if float64(s.Late) <= lateShare*float64(s.Completions) || s.End <= e.resume {
+		return false
 	}
-	d := math.Log(float64(p.Throughput()) / float64(s.Throughput()))
-	a, b := float64(p.Completions), float64(s.Completions)
-	e.scv += (d*d*a*b/(a+b) - e.scv) / 16
-	e.scv = max(e.scv, 0.02)
+	e.bound = true
+	e.centre = max(1, lateStep*min(e.centre, s.Concurrency()))
+	e.restart(s)
+	return true
 }
 
-func (e *Elasticity) unbound(s Sample, n, x, w float64) int {
+// unbound holds the limit while it holds nothing back, with head-room over what is in use.
+func (e *Elasticity) unbound(s Sample) int {
+	if e.calm++; e.bound && e.calm < calmWindows {
+		return e.level(s)
+	}
+	if e.bound && e.sxy > 0.5*e.sxx {
+		e.centre = max(e.centre, float64(s.Limit)) // what was given was used: so much is needed
+	}
 	e.bound = false
-	growing := float64(s.Arrivals) > 1.3*float64(s.Completions)
-	if !growing && s.Completions > 0 {
-		if e.free.w == 0 {
-			e.free = free{n, x, w}
-		}
-		e.free.x += (x - e.free.x) / 16
-		if w < e.free.w {
-			e.free.w += (w - e.free.w) / 8
-		} else {
-			e.free.w += (w - e.free.w) / 1024
-		}
-		e.centre = max(e.centre, headRoom*e.free.x*e.free.w)
+	e.free.rate(s)
+	e.centre = max(e.centre, headRoom*e.free.goodput*e.free.service)
+	return round(e.centre, s.Limit)
+}
+
+// enter begins to look for the knee when the limit begins to bind.
+func (e *Elasticity) enter(s Sample) int {
+	if s.Concurrency() < 0.75*float64(s.Limit) {
+		return round(e.centre, s.Limit) // it bound for a moment only
+	}
+	e.bound, e.told, e.calm, e.high = true, false, 0, true
+	e.restart(s)
+	e.resume = 0 // this limit was in force before
+	if e.free.goodput > 0 && !e.surged(s) {
+		e.width = widest // no more load than before, but slower: see first whether there is room for all
 	}
 	return round(e.centre, s.Limit)
 }
 
-// finish ends a phase: pairs it with the one before, and moves.
+// surged reports whether more is asked for than was served before, while the service holds that rate.
+func (e *Elasticity) surged(s Sample) bool {
+	offered := float64(littles.PerSecond(float64(s.Offered), s.Length()))
+	return e.free.goodput > 0 && float64(s.Goodput()) >= steady*e.free.goodput && offered > surge*e.free.goodput
+}
+
+// guess makes the first step of a sudden overload: X now and W from before are two points of the same curve, and
+// X W is the knee if it is sharp. It reports whether that lowers the limit. The experiments correct it.
+func (e *Elasticity) guess(s Sample) bool {
+	knee := hint*float64(s.Goodput())*e.free.service + 1
+	if !e.surged(s) || knee >= e.centre {
+		return false
+	}
+	e.centre = knee
+	e.restart(s)
+	return true
+}
+
+// done reports whether the phase has seen enough.
+func (e *Elasticity) done() bool {
+	need := perPhase * e.noise.scv() / (e.width * e.width)
+	if !e.high {
+		return float64(e.phase.Completions) >= lowPart*need
+	}
+	if float64(e.phase.Completions) >= highPart*need {
+		return true
+	}
+	dx, dy, weight := e.last.to(pointOf(e.phase)) // beyond doubt, even if it is not over?
+	return dx > 0 && dy-setPoint*dx > plain*math.Sqrt(e.noise.scv()/weight)
+}
+
+// finish pairs the phase with the one before and moves the centre.
 func (e *Elasticity) finish() {
-	p := point{math.Log(e.phase.Concurrency()), math.Log(float64(e.phase.Goodput())), float64(e.phase.Completions)}
-	if math.IsInf(p.x, 0) || math.IsInf(p.n, 0) {
-		e.last = point{}
-		return
-	}
-	q := e.last
-	e.last = p
+	now := pointOf(e.phase)
+	dx, dy, weight := e.last.to(now)
+	e.last = now
 	e.high = !e.high
-	if q.weight == 0 {
+	if dx == 0 {
 		return
 	}
-	dx, dy := p.n-q.n, p.x-q.x
-	if math.Abs(dx) < 0.02 {
-		return
+	e.sxx = forgetting*e.sxx + weight*dx*dx
+	e.sxy = forgetting*e.sxy + weight*dx*dy
+	z := (e.sxy/e.sxx - setPoint) / math.Sqrt(e.noise.scv()/e.sxx)
+
+	pair, width := dy/dx, min(e.width, wide)
+	trust := min(1, 2*weight*dx*dx/(perPhase*e.noise.scv())) // 1 for a pair as long as planned
+	step := gain * width * trust * max(-1, min(1, pair-setPoint))
+	if z < 0 {
+		slow := math.Exp(now.n-now.x) / e.free.service
+		step -= pull * width * min(1, -z) * max(0, min(1, math.Log(slow/slowEnough)))
 	}
-	w := p.weight * q.weight / (p.weight + q.weight)
-	e.sxx = forgetting*e.sxx + w*dx*dx
-	e.sxy = forgetting*e.sxy + w*dx*dy
-	el := e.sxy / e.sxx
-	se := math.Sqrt(e.scv / e.sxx)
-	z := (el - setPoint) / se
-	pair := dy / dx
-	trust := min(1, 0.0625*w*dx*dx/e.scv)
-	step := gain * min(e.width, wide) * trust * max(-1, min(1, pair-setPoint))
 	switch {
-	case z > 3 && pair > setPoint:
+	case z > leap && pair > setPoint:
 		step = max(step, e.width)
-		e.width = min(widest, e.width*1.5)
-		e.high = true
-	case z < -1:
-		step = min(step, -min(e.width, wide)/4)
-		e.width = min(wide, e.width*1.25)
-	case z > -0.5:
-		e.width = min(wide, max(narrow, e.width*0.85))
+		e.width = min(widest, widen*e.width)
+		e.high = true // on from there
+	case z < fall:
+		step = min(step, -fallStep*width)
+		e.width = min(wide, widenFalling*e.width)
+	case z > fall/2:
+		e.width = min(wide, max(narrow, shrink*e.width))
 	}
 	e.centre = max(1, e.centre*math.Exp(step))
-	e.trace("pair %.2f e %.2f se %.2f z %.1f centre %.1f width %.2f n=%.1f x=%.0f", pair, el, se, z, e.centre, e.width, math.Exp(p.n), math.Exp(p.x))
+}
+
+// pointOf returns a phase as a point of the curve; its weight is 0 if it is none.
+func pointOf(w littles.Window) point {
+	if w.Good == 0 || w.Area <= 0 || w.Length() <= 0 {
+		return point{}
+	}
+	return point{math.Log(w.Concurrency()), math.Log(float64(w.Goodput())), float64(w.Completions)}
+}
+
+// to returns the differences from one point to another and their weight: var(dy) = SCV / weight. All are 0 where
+// the points say nothing: one is none, or they stand on the same spot.
+func (p point) to(q point) (dx, dy, weight float64) {
+	dx, dy = q.n-p.n, q.x-p.x
+	weight = p.weight * q.weight / (p.weight + q.weight)
+	if !(weight > 0) || math.Abs(dx) < 0.02 {
+		return 0, 0, 0
+	}
+	return dx, dy, weight
+}
+
+// learn takes in how long requests stay at best: down at once, up slowly, as a low quantile.
+func (f *free) learn(s Sample) {
+	if s.Completions == 0 || s.Sum <= 0 {
+		return
+	}
+	stay := s.Sum / float64(s.Completions)
+	switch {
+	case f.service == 0:
+		f.service = stay
+	case stay < f.service:
+		f.service += (stay - f.service) / 8
+	default:
+		f.service += (stay - f.service) / 1024
+	}
+}
+
+// rate takes in what was served while the limit did not bind; a window in which more came than went says nothing.
+func (f *free) rate(s Sample) {
+	if s.Completions == 0 || float64(s.Arrivals) > surge*float64(s.Completions) {
+		return
+	}
+	if f.goodput == 0 {
+		f.goodput = float64(s.Goodput())
+	}
+	f.goodput += (float64(s.Goodput()) - f.goodput) / 16
 }

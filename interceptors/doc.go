@@ -12,7 +12,8 @@
 //
 // A refusal is the status RESOURCE_EXHAUSTED with an ErrorInfo (its domain is [Domain], its reason a
 // [limiter.Reason] in upper case) and, where asking again may help, a RetryInfo; from the interceptor also with
-// the trailer grpc-retry-pushback-ms, which gRPC's own retries obey.
+// the trailer grpc-retry-pushback-ms, which gRPC's own retries obey. To interceptors outside of these, it is also
+// the [limiter.Refusal] itself: errors.Is(err, limiter.ErrRefused) tells it from a callee's RESOURCE_EXHAUSTED.
 //
 // gRPC's health and reflection services are exempt: a server that is busy is not dead.
 package interceptors

@@ -14,7 +14,7 @@ import (
 type exemptions []selector.Matcher
 
 func (e exemptions) match(ctx context.Context, method string, info *grpc.StreamServerInfo, req any) bool {
-	if strings.HasPrefix(method, "/grpc.health.v1.") || strings.HasPrefix(method, "/grpc.reflection.") {
+	if strings.HasPrefix(method, "/grpc.health.v1.Health/") || strings.HasPrefix(method, "/grpc.reflection.") {
 		return true
 	}
 	if len(e) == 0 {

@@ -74,8 +74,9 @@ func WithMeterProvider(p metric.MeterProvider) Option {
 }
 
 // WithExempt lets requests that the matcher selects pass without a permit, besides gRPC's health and reflection
-// services, which always do. It can be given more than once. The matcher is asked in the tap too, where no
-// message and no stream type is known yet; see [CriticalityFunc] for what it must not do there.
+// services, which always do. It can be given more than once. Exempt a method that mostly waits for something to
+// tell, such as a Watch: it would count as in flight while it waits. The matcher is asked in the tap too, where
+// no message and no stream type is known yet; see [CriticalityFunc] for what it must not do there.
 func WithExempt(m selector.Matcher) Option {
 	return optionFunc(func(c *config) error {
 		c.exempt = append(c.exempt, m)
@@ -92,7 +93,8 @@ func WithCriticality(f CriticalityFunc) Option {
 	})
 }
 
-// WithOutcome decides how the error of a handler (nil too) counts. The default is [Outcome].
+// WithOutcome decides how the error of a handler (nil too) counts. The default is [Outcome]. What it calls OK or
+// Ignored counts as Late all the same once the request's deadline has passed.
 func WithOutcome(f func(error) limiter.Outcome) Option {
 	return optionFunc(func(c *config) error {
 		c.outcome = f

@@ -23,11 +23,18 @@ const Domain = "spillway"
 // pushbackTrailer tells gRPC's own retries when to try again; a negative value, never (gRFC A6).
 const pushbackTrailer = "grpc-retry-pushback-ms"
 
-// answer is what a caller gets for a refusal. The trailer is nil where there is nothing to say.
+// answer is what a caller gets for a refusal: to gRPC it is a status, and inside of the server still the refusal,
+// so that an interceptor outside of ours tells our own no from a callee's by [limiter.ErrRefused]. The trailer is
+// nil where there is nothing to say.
 type answer struct {
-	err     error
+	status  *status.Status
+	refusal *limiter.Refusal
 	trailer metadata.MD
 }
+
+func (a *answer) Error() string              { return a.status.String() }
+func (a *answer) GRPCStatus() *status.Status { return a.status }
+func (a *answer) Unwrap() error              { return a.refusal }
 
 // answers holds the answer to every refusal met so far, so that one is put together once and refusing neither
 // formats nor encodes. A limiter has a bounded number of refusals. The zero value is ready for use.
@@ -46,9 +53,9 @@ func (a *answers) to(refusal *limiter.Refusal) *answer {
 func newAnswer(refusal *limiter.Refusal) *answer {
 	switch {
 	case errors.Is(refusal, context.Canceled):
-		return &answer{err: status.Error(codes.Canceled, "spillway: the caller went away while the request waited")}
+		return &answer{refusal: refusal, status: status.New(codes.Canceled, "spillway: the caller went away while the request waited")}
 	case errors.Is(refusal, context.DeadlineExceeded):
-		return &answer{err: status.Error(codes.DeadlineExceeded, "spillway: the deadline passed while the request waited")}
+		return &answer{refusal: refusal, status: status.New(codes.DeadlineExceeded, "spillway: the deadline passed while the request waited")}
 	}
 	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{
 		Reason: strings.ToUpper(refusal.Reason.String()),
@@ -63,5 +70,9 @@ func newAnswer(refusal *limiter.Refusal) *answer {
 	if detailed, err := st.WithDetails(details...); err == nil {
 		st = detailed
 	}
-	return &answer{err: st.Err(), trailer: metadata.Pairs(pushbackTrailer, strconv.FormatInt(pushback, 10))}
+	return &answer{
+		status:  st,
+		refusal: refusal,
+		trailer: metadata.Pairs(pushbackTrailer, strconv.FormatInt(pushback, 10)),
+	}
 }

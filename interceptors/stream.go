@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/spillway-go/spillway/limiter"
 )
@@ -21,11 +23,11 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 	if err != nil {
 		return err
 	}
-	guarded := &serverStream{ServerStream: inner, server: s, method: info.FullMethod, permit: permit, opening: true}
+	guarded := &serverStream{ServerStream: inner, server: s, method: info.FullMethod, permit: permit, unused: true}
 	outcome := limiter.Panicked
-	defer func() { guarded.take().Release(outcome) }()
+	defer func() { guarded.end(outcome) }()
 	err = handler(srv, guarded)
-	outcome = s.outcome(err)
+	outcome = s.outcomeOf(inner.Context(), err)
 	return err
 }
 
@@ -37,17 +39,22 @@ type serverStream struct {
 	server *Server
 	method string
 
-	mu      sync.Mutex // guards the permit: RecvMsg and SendMsg may run at the same time
-	permit  limiter.Permit
-	opening bool // the permit is that of the opening, and no message was worked on
+	mu     sync.Mutex // guards all below: RecvMsg, SendMsg and the handler's end may run at the same time
+	permit limiter.Permit
+	unused bool // nothing has been worked on with the permit: it is that of the opening, or of the last message's end
+	ended  bool // the handler has returned: nobody would release another permit
 }
+
+// errEnded answers a goroutine that the handler has left behind.
+var errEnded = status.Error(codes.Canceled, "spillway: the stream's handler has returned")
 
 // RecvMsg returns the next message once there is a permit to work on it. Under overload it holds the message
 // back instead of refusing it, so that HTTP/2 flow control stops the sender.
 func (s *serverStream) RecvMsg(m any) error {
-	s.rest()
+	s.put(limiter.OK)
 	err := s.ServerStream.RecvMsg(m)
-	if err != nil && !errors.Is(err, io.EOF) {
+	last := errors.Is(err, io.EOF)
+	if err != nil && !last {
 		return err
 	}
 	ctx := s.Context()
@@ -57,40 +64,59 @@ func (s *serverStream) RecvMsg(m any) error {
 		return s.server.refuse(ctx, s.server.metrics.learn(s.method), criticality, refused)
 	}
 	s.server.metrics.sojourn(ctx, permit.Sojourn(), criticality)
-	s.mu.Lock()
-	s.permit = permit
-	s.mu.Unlock()
-	return err // also after the last message there is work to do: the answer
+	if !s.hold(permit, last) {
+		permit.Cancel()
+		return errEnded
+	}
+	return err // also after the last message there may be work to do: the answer
 }
 
 // SendMsg blocks while the reader is slow; meanwhile no work is done here.
 func (s *serverStream) SendMsg(m any) error {
-	s.mu.Lock()
-	permit := s.permit
-	s.mu.Unlock()
+	permit := s.use()
 	permit.Suspend()
 	defer permit.Resume()
 	return s.ServerStream.SendMsg(m)
 }
 
-// rest ends the work on the message before, if there was one.
-func (s *serverStream) rest() {
+// hold keeps the permit for the next message, or for what follows the last. It reports false if the handler has
+// returned meanwhile.
+func (s *serverStream) hold(permit limiter.Permit, last bool) bool {
 	s.mu.Lock()
-	permit, opening := s.permit, s.opening
-	s.permit, s.opening = limiter.Permit{}, false
+	defer s.mu.Unlock()
+	if s.ended {
+		return false
+	}
+	s.permit, s.unused = permit, last
+	return true
+}
+
+// use returns the permit held, for work that shows: something is sent.
+func (s *serverStream) use() limiter.Permit {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unused = false
+	return s.permit
+}
+
+// put returns the permit held, if there is one. Without any work it would be a completion in no time, from
+// which the limiter would learn what is not so.
+func (s *serverStream) put(outcome limiter.Outcome) {
+	s.mu.Lock()
+	permit, unused := s.permit, s.unused
+	s.permit, s.unused = limiter.Permit{}, false
 	s.mu.Unlock()
-	if opening {
-		permit.Cancel() // nothing was worked on yet
+	if unused && outcome == limiter.OK {
+		permit.Cancel()
 	} else {
-		permit.Release(limiter.OK)
+		permit.Release(outcome)
 	}
 }
 
-// take returns what permit is held, and leaves none.
-func (s *serverStream) take() limiter.Permit {
+// end is the handler's: no permit is held from here on.
+func (s *serverStream) end(outcome limiter.Outcome) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	permit := s.permit
-	s.permit = limiter.Permit{}
-	return permit
+	s.ended = true
+	s.mu.Unlock()
+	s.put(outcome)
 }

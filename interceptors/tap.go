@@ -28,5 +28,5 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (out context.Context, 
 	}
 	s.limiter.Refused(refusal)
 	s.metrics.known(info.FullMethodName).refuse(criticality, refusal.Reason)
-	return ctx, s.answers.to(refusal).err
+	return ctx, s.answers.to(refusal)
 }

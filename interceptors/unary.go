@@ -24,7 +24,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	outcome := limiter.Panicked // what Release learns if the handler never returns
 	defer func() { permit.Release(outcome) }()
 	resp, err := handler(ctx, req)
-	outcome = s.outcome(err)
+	outcome = s.outcomeOf(ctx, err)
 	return resp, err
 }
 
@@ -56,5 +56,5 @@ func (s *Server) refuse(ctx context.Context, counters *methodCounters, criticali
 		// It fails only outside of a gRPC server, where nobody reads trailers.
 		_ = grpc.SetTrailer(ctx, answer.trailer)
 	}
-	return answer.err
+	return answer
 }

@@ -231,23 +231,6 @@ func TestMisuseIsAnErrorNotAPanic(t *testing.T) {
 	}
 }
 
-func TestOutcomes(t *testing.T) {
-	for err, want := range map[error]limiter.Outcome{
-		nil:                                       limiter.OK,
-		status.Error(codes.NotFound, ""):          limiter.OK,
-		status.Error(codes.InvalidArgument, ""):   limiter.OK,
-		status.Error(codes.Canceled, ""):          limiter.Ignored,
-		status.Error(codes.DeadlineExceeded, ""):  limiter.Late,
-		status.Error(codes.ResourceExhausted, ""): limiter.Failed,
-		status.Error(codes.Unavailable, ""):       limiter.Failed,
-		errors.New("not a status"):                limiter.Failed,
-	} {
-		if got := Outcome(err); got != want {
-			t.Errorf("Outcome(%v) = %v, want %v", err, got, want)
-		}
-	}
-}
-
 // The way of an admitted call through the interceptor allocates nothing of its own.
 func TestAdmissionAllocatesNothing(t *testing.T) {
 	s, err := NewServer(limit(100)...)

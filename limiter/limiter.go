@@ -99,7 +99,7 @@ func (l *Limiter) TryAcquire() (Permit, bool) {
 	if n, ok := l.load.enter(l.limit.Load()); ok {
 		return l.shard().admit(now, now, 0, n), true
 	}
-	l.shard().refuse(ReasonLimit, true)
+	l.shard().turnAway(ReasonLimit)
 	return Permit{}, false
 }
 
@@ -107,12 +107,12 @@ func (l *Limiter) TryAcquire() (Permit, bool) {
 // wait ends early when ctx does. The deadline of ctx also says how long the request is worth waiting for.
 func (l *Limiter) AcquireRequest(ctx context.Context, r Request) (Permit, error) {
 	if err := ctx.Err(); err != nil {
-		l.shard().refuse(ReasonExpired, false)
+		l.shard().ignore(ReasonExpired)
 		return Permit{}, l.refusals.ended(err)
 	}
 	level := r.Criticality.level()
 	if refusal := l.gates[level].Load(); refusal != nil && !r.Patient {
-		l.shard().refuse(refusal.Reason, true)
+		l.shard().turnAway(refusal.Reason)
 		return Permit{}, refusal
 	}
 	now := l.now()
@@ -151,7 +151,7 @@ func (l *Limiter) Preview(ctx context.Context, r Request) *Refusal {
 
 // Refused counts a request that was turned away on the word of Preview, so that the limiter's own figures hold
 // all that came.
-func (l *Limiter) Refused(r *Refusal) { l.shard().refuse(r.Reason, true) }
+func (l *Limiter) Refused(r *Refusal) { l.shard().turnAway(r.Reason) }
 
 // release ends the work of a permit.
 func (l *Limiter) release(p Permit, outcome Outcome) {

@@ -310,9 +310,9 @@ func TestBurstWaitsAndOverloadDoesNot(t *testing.T) {
 				all.Wait()
 			}
 		}
-		burst(50)
+		burst(40)
 		if n := refused.Load(); n != 0 {
-			t.Errorf("%d of a burst of 50 refused, all could be in time", n)
+			t.Errorf("%d of a burst of 40 refused, all could be in time", n)
 		}
 		time.Sleep(time.Second)
 		for range 40 { // 1.6 s of 4 times the capacity

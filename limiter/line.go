@@ -80,7 +80,7 @@ func (q *queue) count(now, full time.Duration) {
 }
 
 // spending is how fast credit goes, relative to time, when somebody has waited for all of it.
-const spending = 3
+const spending = 1.5
 
 // line is everybody who waits for a permit: a queue for each criticality, the most critical served first.
 type line struct {

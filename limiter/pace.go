@@ -21,9 +21,9 @@ const margin = 2.5
 
 func (p pace) need() time.Duration { return time.Duration(margin * float64(p.service)) }
 
-// fullCredit is how long a line may stand after nobody has waited for long: two thirds of what the typical
+// fullCredit is how long a line may stand after nobody has waited for long: half of what the typical
 // request can spare. The rest is for what the estimates get wrong while the load changes.
-func (p pace) fullCredit() time.Duration { return max(0, (p.slack-p.need())*2/3) }
+func (p pace) fullCredit() time.Duration { return max(0, (p.slack-p.need())/2) }
 
 // wait returns how long someone with that many ahead waits, by Little's law; 0 while no rate is known.
 func (p pace) wait(ahead int) time.Duration {

@@ -11,7 +11,7 @@ func (l *Limiter) queue(now time.Duration, level int, deadline time.Duration, pa
 	defer l.mu.Unlock()
 	if !patient {
 		if reason := l.line.admits(now, level, deadline, l.pace); reason != 0 {
-			l.shard().refuse(reason, true)
+			l.shard().turnAway(reason)
 			refusal := l.refusals.pick(reason, l.retry, l.turn())
 			if l.gates[level].Load() == nil {
 				l.publish(now)
@@ -21,6 +21,7 @@ func (l *Limiter) queue(now time.Duration, level int, deadline time.Duration, pa
 	}
 	w := l.waiters.Get().(*waiter)
 	w.level, w.patient, w.deadline, w.came = level, patient, deadline, now
+	l.shard().wait()
 	l.load.come()
 	l.line.push(now, w, l.pace)
 	l.displace(now, level)
@@ -58,7 +59,7 @@ func (l *Limiter) abandon(w *waiter) bool {
 	}
 	l.line.remove(now, w, l.pace)
 	l.load.giveUp()
-	l.shard().refuse(ReasonExpired, true)
+	l.shard().drop(ReasonExpired)
 	l.publish(now)
 	return true
 }
@@ -107,7 +108,7 @@ func (l *Limiter) serveLocked(now time.Duration) {
 }
 
 func (l *Limiter) turnAway(w *waiter, reason Reason) {
-	l.shard().refuse(reason, true)
+	l.shard().drop(reason)
 	w.refusal = l.refusals.pick(reason, l.retry, l.turn())
 	w.ready <- struct{}{}
 }

@@ -60,10 +60,9 @@ func (s *shard) admit(now, came, deadline time.Duration, inFlight int) Permit {
 	taken.came, taken.start, taken.deadline, taken.paused = came, now, deadline, false
 	permit := Permit{shard: s, slot: index, generation: taken.generation, sojourn: now - came}
 	s.meter.Arrive(now)
-	s.window.offered++
 	s.window.peak = max(s.window.peak, inFlight)
-	if came != now {
-		s.window.waited++
+	if came == now { // else it was counted when it came
+		s.window.offered++
 	}
 	if deadline > 0 {
 		s.window.slack += deadline - came
@@ -159,14 +158,34 @@ func (s *shard) resume(p Permit, now time.Duration) bool {
 	return true
 }
 
-// refuse counts a request that was turned away; bound says that it was for want of a permit, and not because the
-// request was over before it came.
-func (s *shard) refuse(reason Reason, bound bool) {
+// wait counts a request that comes and has to wait.
+func (s *shard) wait() {
 	s.mu.Lock()
 	s.window.offered++
-	if bound {
-		s.window.refused++
-	}
+	s.window.waited++
+	s.mu.Unlock()
+}
+
+// turnAway counts a request that is refused as it comes.
+func (s *shard) turnAway(reason Reason) {
+	s.mu.Lock()
+	s.window.offered++
+	s.window.refused++
+	s.counts.refused[reason]++
+	s.mu.Unlock()
+}
+
+// drop counts a request that leaves the line without a permit.
+func (s *shard) drop(reason Reason) {
+	s.mu.Lock()
+	s.window.refused++
+	s.counts.refused[reason]++
+	s.mu.Unlock()
+}
+
+// ignore counts a request that was over before it came: it says nothing about the load.
+func (s *shard) ignore(reason Reason) {
+	s.mu.Lock()
 	s.counts.refused[reason]++
 	s.mu.Unlock()
 }

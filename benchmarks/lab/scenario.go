@@ -1,7 +1,7 @@
 package lab
 
 import (
-	"math"
+	"cmp"
 	"math/rand/v2"
 	"time"
 
@@ -24,6 +24,7 @@ type Scenario struct {
 	Tenants  []float64                    // shares of the load by tenant
 	FailFast float64                      // share of calls that fails after 1 ms without using the station
 	Tries    int                          // of each request, with exponential backoff; 0: one
+	Patience time.Duration                // how long the ideal lets requests wait; 0: five sizes, at least 50 ms
 	Lost     float64                      // share of the capacity that nobody can have
 	Bar      float64                      // least share of the ideal for Spillway
 }
@@ -137,8 +138,9 @@ func Scenarios() []Scenario {
 				}
 				return 0
 			}
+			s.Patience = 450 * ms
 		}),
-		base("underload", 700).with(func(s *Scenario) { s.Bar = 1 }),
+		base("underload", 700).with(func(s *Scenario) { s.Bar = 0.99 }),
 		base("cold-start", 3000).with(func(s *Scenario) { s.Judged = 0 }),
 		base("onset", 0).with(func(s *Scenario) {
 			s.Rate, s.Length, s.Bar = step(5*time.Second, 500, 3000), 15*time.Second, 0.95
@@ -257,9 +259,11 @@ func pick(rng *rand.Rand, n int, share func(int) float64) int {
 	return max(0, n-1)
 }
 
-// ideal returns how many of the requests judged can be answered in time at best: a fluid that flows at the
-// station's capacity, from a store that holds no more than can still be in time. Failures use no capacity and are
-// no goodput.
+// ideal returns how many answers in time are possible at best: a fluid that flows at the station's capacity, from a
+// store. The store holds what waits for a few service times, enough to smooth a Poisson process. A longer line could carry
+// work over into a lull after an overload, but only for those who knew that the lull was coming: who is to be
+// refused should be told at once. Where bursts are the case, the ideal is patient. Failures use no capacity and
+// are no goodput.
 func (s Scenario) ideal(all []request) float64 {
 	station := s.Station()
 	arrivals := make([]float64, int(s.Length/tick)+1)
@@ -268,24 +272,20 @@ func (s Scenario) ideal(all []request) float64 {
 			arrivals[int(r.at/tick)]++
 		}
 	}
-	store, served, before := 0.0, 0.0, 0.0
+	patience := cmp.Or(s.Patience, max(50*ms, 5*s.Mean))
+	store, served := 0.0, 0.0
 	for i, n := range arrivals {
 		now := time.Duration(i) * tick
-		if now == s.Judged {
-			before = store // those came too early to be judged
-		}
 		if s.Events != nil {
 			s.Events(station, now)
 		}
 		capacity := station.Capacity(s.Mean)
 		store += n
 		out := min(store, capacity*tick.Seconds())
-		store -= out
+		store = min(store-out, capacity*patience.Seconds())
 		if now >= s.Judged {
 			served += out
 		}
-		store = min(store, capacity*math.Max(0, (s.Deadline-s.Mean).Seconds()))
 	}
-	// What is in the store when the load ends is still served, by its deadline.
-	return (served + store - before) * (1 - s.Lost)
+	return served * (1 - s.Lost)
 }

@@ -17,6 +17,7 @@ var (
 	contestants = flag.String("contestant", "spillway,oracle", "contestants of TestTable, by commas, or all")
 	seed        = flag.Uint64("seed", 1, "seed of TestTable")
 	jsonFile    = flag.String("json", "", "file for the figures as JSON")
+	mode        = flag.String("mode", "direct", "how calls reach the contestant: direct or grpc")
 	trace       = flag.Bool("trace", false, "print limit, in-flight, line and goodput over time")
 )
 
@@ -46,10 +47,14 @@ func choose[T any](t *testing.T, list string, all []T, name func(T) string) []T 
 	return chosen
 }
 
-// TestTable prints the table of figures. Without arguments it is the quick one of the README's command.
+// TestTable prints the table of figures, a line as each run ends. It judges nothing; see TestBars.
 func TestTable(t *testing.T) {
 	if !testing.Verbose() {
-		return // it prints, and judges nothing; see TestBars
+		return // nobody would see it
+	}
+	modes := map[string]Mode{"direct": Direct, "grpc": Grpc}
+	if modes[*mode] == nil {
+		t.Fatalf("no mode %q; there are: direct grpc", *mode)
 	}
 	var all []Figures
 	fmt.Printf("%-15s %-18s %9s %9s %6s %8s %8s %8s %8s %7s  %s\n", "case", "contestant", "offered/s", "goodput/s", "share",
@@ -57,7 +62,7 @@ func TestTable(t *testing.T) {
 	for _, s := range choose(t, *cases, Scenarios(), func(s Scenario) string { return s.Name }) {
 		for _, c := range choose(t, *contestants, Contestants(), func(c Contestant) string { return c.Name }) {
 			began := time.Now()
-			f := Run(t, s, c, *seed, Direct)
+			f := Run(t, s, c, *seed, modes[*mode])
 			tiers := ""
 			if len(s.Tiers) > 0 {
 				tiers = fmt.Sprintf("%.3f", f.SuccessByTier)
@@ -72,6 +77,9 @@ func TestTable(t *testing.T) {
 					fmt.Printf("  %7.1fs offered %6.0f goodput %6.0f limit %5d in flight %5d line %4d\n", p.At.Seconds(), p.Offered,
 						p.Goodput, p.Limit, p.InFlight, p.Line)
 				}
+			}
+			if *plotDir != "" {
+				draw(t, f)
 			}
 			all = append(all, f)
 		}

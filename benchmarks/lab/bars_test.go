@@ -1,0 +1,114 @@
+package lab
+
+import (
+	"math"
+	"reflect"
+	"testing"
+	"time"
+)
+
+func scenario(t *testing.T, name string) Scenario {
+	t.Helper()
+	return choose(t, name, Scenarios(), func(s Scenario) string { return s.Name })[0]
+}
+
+func contestant(t *testing.T, name string) Contestant {
+	t.Helper()
+	return choose(t, name, Contestants(), func(c Contestant) string { return c.Name })[0]
+}
+
+// Spillway, with nothing set, keeps its bars.
+func TestBars(t *testing.T) {
+	for _, name := range []string{"pool-2x", "halves", "delay-10x", "tight-deadline", "retries", "bursts", "underload",
+		"cold-start", "onset", "on-off", "lock", "svc-100ms", "stalls"} {
+		t.Run(name, func(t *testing.T) {
+			s := scenario(t, name)
+			f := Run(t, s, contestant(t, "spillway"), 1, Direct)
+			if f.ShareOfIdeal < s.Bar {
+				t.Errorf("share of the ideal %.3f, want %.3f", f.ShareOfIdeal, s.Bar)
+			}
+			if f.RefusalP99Ms > max(10, float64(s.Mean)/float64(ms)) {
+				t.Errorf("p99 until a NO %.1f ms, want 10 ms or one service time", f.RefusalP99Ms)
+			}
+			if f.InVain > 0.05 {
+				t.Errorf("%.3f of the work done in vain, want 0.05 at most", f.InVain)
+			}
+			if name == "underload" && f.Refused > 0 {
+				t.Errorf("%d refused in underload, want none", f.Refused)
+			}
+		})
+	}
+}
+
+// The more critical are served first: those that fit are hardly ever refused, and the total does not suffer.
+func TestTiersBar(t *testing.T) {
+	f := Run(t, scenario(t, "tiers"), contestant(t, "spillway"), 1, Direct)
+	got := f.SuccessByTier
+	if got[0] < 0.999 || got[1] < 0.99 || got[3] > 0.02 {
+		t.Errorf("success by tier %.3f, want >= .999, >= .99, the rest, about 0", got)
+	}
+	for i := range len(got) - 1 {
+		if got[i] < got[i+1] {
+			t.Errorf("inversion: %.3f", got)
+		}
+	}
+	if f.ShareOfIdeal < 0.97 {
+		t.Errorf("share of the ideal %.3f, want 0.97", f.ShareOfIdeal)
+	}
+}
+
+// A lab in which bad controls do well would prove nothing.
+func TestMutantsFail(t *testing.T) {
+	for mutant, in := range map[string]string{"frozen": "lock", "always-minimum": "pool-2x", "always-maximum": "tight-deadline"} {
+		s := scenario(t, in)
+		f := Run(t, s, contestant(t, mutant), 1, Direct)
+		good := Run(t, s, contestant(t, "spillway"), 1, Direct)
+		if f.ShareOfIdeal >= s.Bar && f.P50Ms < 1.5*good.P50Ms {
+			t.Errorf("%s reaches %.3f of the ideal in %s, with a p50 of %.0f ms: the scenario is too easy", mutant, f.ShareOfIdeal, in, f.P50Ms)
+		}
+	}
+}
+
+// short is a scenario in the shortest form that still says something.
+func short(s Scenario) Scenario {
+	s.Length, s.Judged = 6*time.Second, 2*time.Second
+	return s
+}
+
+func TestSameSeedSameFigures(t *testing.T) {
+	s := short(scenario(t, "pool-2x"))
+	a := Run(t, s, contestant(t, "spillway"), 3, Direct)
+	b := Run(t, s, contestant(t, "spillway"), 3, Direct)
+	if !reflect.DeepEqual(a, b) {
+		t.Errorf("two runs of one seed:\n%+v\n%+v", a, b)
+	}
+}
+
+// Calls through the whole of grpc-go come to the same as calls of the interceptor.
+func TestModesAgree(t *testing.T) {
+	s := short(scenario(t, "pool-2x"))
+	direct := Run(t, s, contestant(t, "spillway"), 1, Direct)
+	grpc := Run(t, s, contestant(t, "spillway"), 1, Grpc)
+	if d := math.Abs(direct.ShareOfIdeal - grpc.ShareOfIdeal); d > 0.03 {
+		t.Errorf("share of the ideal %.3f called directly, %.3f over gRPC; want them within 0.03", direct.ShareOfIdeal, grpc.ShareOfIdeal)
+	}
+}
+
+// The stations do what their formulae say.
+func TestStations(t *testing.T) {
+	s := short(scenario(t, "pool-2x"))
+	s.Sizes = uniform
+	for name, c := range map[string]struct {
+		station func() Station
+		limit   string
+		want    float64 // goodput per second
+	}{
+		"pool":  {pool(10), "oracle", 1000},
+		"cores": {func() Station { return NewShared(10, 0.1) }, "oracle", 1000},
+	} {
+		s.Station = c.station
+		if f := Run(t, s, contestant(t, c.limit), 1, Direct); math.Abs(f.GoodputPerS-c.want) > 0.12*c.want || f.GoodputPerS > 1.02*c.want {
+			t.Errorf("%s at its knee: %.0f/s, want somewhat less than %.0f", name, f.GoodputPerS, c.want)
+		}
+	}
+}
