@@ -151,7 +151,13 @@ func failsafePermits(acquire func(context.Context) (adaptivelimiter.Permit, erro
 
 func failsafe(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
 	lim := adaptivelimiter.NewWithDefaults[any]()
-	return failsafePermits(lim.AcquirePermit), nil, func() {}
+	return failsafePermits(func(context.Context) (adaptivelimiter.Permit, error) {
+		permit, ok := lim.TryAcquirePermit() // as its policy does, which has no line
+		if !ok {
+			return nil, errRefused
+		}
+		return permit, nil
+	}), nil, func() {}
 }
 
 func failsafeQueue(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
