@@ -20,6 +20,7 @@ type service struct {
 	testpb.UnimplementedTestServiceServer
 	unary  func(context.Context, *testpb.SimpleRequest) (*testpb.SimpleResponse, error)
 	duplex func(testpb.TestService_FullDuplexCallServer) error
+	input  func(testpb.TestService_StreamingInputCallServer) error
 	output func(*testpb.StreamingOutputCallRequest, testpb.TestService_StreamingOutputCallServer) error
 }
 
@@ -32,6 +33,10 @@ func (s *service) UnaryCall(ctx context.Context, r *testpb.SimpleRequest) (*test
 
 func (s *service) FullDuplexCall(stream testpb.TestService_FullDuplexCallServer) error {
 	return s.duplex(stream)
+}
+
+func (s *service) StreamingInputCall(stream testpb.TestService_StreamingInputCallServer) error {
+	return s.input(stream)
 }
 
 func (s *service) StreamingOutputCall(r *testpb.StreamingOutputCallRequest, stream testpb.TestService_StreamingOutputCallServer) error {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 
+	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/tap"
 
@@ -42,6 +44,28 @@ func TestCriticalityFromTheHeader(t *testing.T) {
 			t.Errorf("%.20q in the tap: %v, want %v", c.values, got, c.want)
 		}
 	}
+}
+
+// Whatever a caller puts into the header, over a real connection, its request is served as any other.
+func TestHostileHeaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := connect(t, &service{}, limit(1))
+		for _, values := range [][]string{
+			{"CRITICAL_PLUS"}, {""}, {"9999"}, {"-1"}, {"SHEDDABLE", "CRITICAL_PLUS"}, {strings.Repeat("x", 100_000)},
+			strings.Split(strings.Repeat("SHEDDABLE ", 1000), " "),
+		} {
+			ctx := metadata.NewOutgoingContext(t.Context(), metadata.MD{CriticalityHeader: values})
+			if _, err := p.UnaryCall(ctx, &testpb.SimpleRequest{}); err != nil {
+				t.Errorf("%d values like %.20q: %v", len(values), values[0], err)
+			}
+		}
+		counters := p.server.metrics.known("/grpc.testing.TestService/UnaryCall")
+		for c := range counters.admissions {
+			if n := counters.admissions[c].Load(); n > 0 && limiter.Criticality(c) != limiter.Critical {
+				t.Errorf("%d requests served as %v, want all as CRITICAL", n, limiter.Criticality(c))
+			}
+		}
+	})
 }
 
 func TestCriticalityByTheUser(t *testing.T) {

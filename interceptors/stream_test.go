@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -200,5 +201,128 @@ func TestStreamIsRefusedWhenTheServerIsFull(t *testing.T) {
 			t.Errorf("opening at a full server: %v, want DeadlineExceeded after the wait", err)
 		}
 		held.Release(limiter.OK)
+	})
+}
+
+// A goroutine that still receives when the handler has returned gets no permit that nobody would release.
+func TestReceiverOutlivesItsHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := NewServer(limit(1)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inner := &fakeStream{ctx: t.Context(), recv: make(chan struct{})}
+		received := make(chan error, 1)
+		err = s.stream(nil, inner, streamInfo, func(_ any, stream grpc.ServerStream) error {
+			go func() { received <- stream.RecvMsg(nil) }()
+			synctest.Wait()
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		inner.recv <- struct{}{}
+		if err := <-received; status.Code(err) != codes.Canceled {
+			t.Errorf("a message after the handler's end: %v, want Canceled", err)
+		}
+		if got := s.Limiter().Stats().InFlight; got != 0 {
+			t.Errorf("%d in flight, want 0", got)
+		}
+	})
+}
+
+// Only messages count as work done: not the opening, and not the end of the messages.
+func TestOnlyMessagesAreCompletions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := connect(t, echo(time.Millisecond), limit(1))
+		stream, err := p.FullDuplexCall(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		const messages = 3
+		for range messages {
+			if err := stream.Send(&testpb.StreamingOutputCallRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := stream.Recv(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = stream.CloseSend()
+		if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := p.server.Limiter().Stats().Outcomes[limiter.OK]; got != messages {
+			t.Errorf("%d completions of %d messages", got, messages)
+		}
+	})
+}
+
+// What a client-streaming method computes once all messages are in is work: it holds a permit.
+func TestWorkAfterTheLastMessageIsInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s *Server
+		svc := &service{input: func(stream testpb.TestService_StreamingInputCallServer) error {
+			for {
+				if _, err := stream.Recv(); errors.Is(err, io.EOF) {
+					break
+				} else if err != nil {
+					return err
+				}
+			}
+			time.Sleep(10 * time.Millisecond)
+			if got := s.Limiter().Stats().InFlight; got != 1 {
+				t.Errorf("%d in flight while the answer is made, want 1", got)
+			}
+			return stream.SendAndClose(&testpb.StreamingInputCallResponse{})
+		}}
+		p := connect(t, svc, limit(1))
+		s = p.server
+		stream, err := p.StreamingInputCall(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(&testpb.StreamingInputCallRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.CloseAndRecv(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := s.Limiter().Stats().Outcomes[limiter.OK]; got != 2 {
+			t.Errorf("%d completions, want 2: of the message and of the answer", got)
+		}
+	})
+}
+
+// Receiving, sending and returning at the same time, which gRPC allows, is free of races and leaks. A permit lost
+// would block the bubble for ever, which ends the test.
+func TestStreamInManyGoroutines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := NewServer(limit(2)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 200 {
+			var left sync.WaitGroup
+			err := s.stream(nil, &fakeStream{ctx: t.Context()}, streamInfo, func(_ any, stream grpc.ServerStream) error {
+				for _, side := range []func(any) error{stream.RecvMsg, stream.SendMsg} {
+					left.Go(func() {
+						for range 20 {
+							_ = side(nil)
+						}
+					})
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			left.Wait()
+		}
+		if got := s.Limiter().Stats().InFlight; got != 0 {
+			t.Errorf("%d in flight at the end, want 0", got)
+		}
 	})
 }

@@ -2,7 +2,6 @@ package interceptors
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -244,4 +243,26 @@ func TestAdmissionAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() { _, _ = s.unary(ctx, nil, info, handler) }); n != 0 {
 		t.Errorf("%v allocations, want 0", n)
 	}
+}
+
+// transport is a server's side of a call that takes trailers for nothing.
+type transport struct{ grpc.ServerTransportStream }
+
+func (transport) SetTrailer(metadata.MD) error { return nil }
+
+// Nor does a refusal: status and trailer are prepared.
+func TestRefusalAllocatesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := NewServer(limit(1)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fill(t, s.Limiter())()
+		ctx := grpc.NewContextWithServerTransportStream(t.Context(), transport{})
+		info := &grpc.UnaryServerInfo{FullMethod: "/a.B/C"}
+		handler := func(context.Context, any) (any, error) { t.Error("the handler ran"); return nil, nil }
+		if n := testing.AllocsPerRun(1000, func() { _, _ = s.unary(ctx, nil, info, handler) }); n != 0 {
+			t.Errorf("%v allocations, want 0", n)
+		}
+	})
 }

@@ -414,6 +414,17 @@ func TestLateIsSeen(t *testing.T) {
 		if s := l.Stats(); s.Outcomes[Late] != 1 || s.Outcomes[OK] != 0 {
 			t.Errorf("outcomes %v, want one late", s.Outcomes)
 		}
+		// A callee's deadline is not ours.
+		for _, ctx := range []context.Context{context.Background(), ContextWithCriticality(t.Context(), Sheddable)} {
+			p, err := l.Acquire(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Release(Late)
+		}
+		if s := l.Stats(); s.Outcomes[Late] != 1 || s.Outcomes[Failed] != 2 {
+			t.Errorf("outcomes %v, want two failed besides the late one", s.Outcomes)
+		}
 	})
 }
 

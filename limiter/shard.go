@@ -90,7 +90,7 @@ func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (ok, inFlig
 	switch {
 	case outcome == OK && held.deadline > 0 && now > held.deadline:
 		outcome = Late
-	case outcome == Late && now < held.deadline:
+	case outcome == Late && (held.deadline == 0 || now < held.deadline):
 		outcome = Failed // somebody else's deadline
 	}
 	switch outcome {
