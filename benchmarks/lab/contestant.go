@@ -2,9 +2,14 @@ package lab
 
 import (
 	"context"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
+	"github.com/failsafe-go/failsafe-go/priority"
 	"github.com/platinummonkey/go-concurrency-limits/core"
 	gcllimit "github.com/platinummonkey/go-concurrency-limits/limit"
 	gcl "github.com/platinummonkey/go-concurrency-limits/limiter"
@@ -22,8 +27,8 @@ import (
 type Contestant struct {
 	Name   string
 	Mutant bool // made to fail: a lab in which it does not is of no use
-	// New is called inside the bubble. stop ends what New started. limit is nil where there is none to show.
-	New func(s Scenario) (unary grpc.UnaryServerInterceptor, limit func() limiter.Stats, stop func())
+	// New is called inside the bubble. limit is nil where there is none to show. stop ends what New started.
+	New func(s Scenario) (unary grpc.UnaryServerInterceptor, limit func() int, stop func())
 }
 
 // Contestants returns all of them, in the order of the table.
@@ -47,7 +52,25 @@ func Contestants() []Contestant {
 	}
 }
 
-type maker = func(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func())
+// contestantNamed returns the contestant of a name. Besides those of the table there is spillway@N for any N:
+// Spillway that starts from a limit of N.
+func contestantNamed(name string) (Contestant, bool) {
+	if from, ok := strings.CutPrefix(name, "spillway@"); ok {
+		n, err := strconv.Atoi(from)
+		if err != nil || n < 1 {
+			return Contestant{}, false
+		}
+		return Contestant{Name: name, New: spillway(limiter.WithInitialLimit(n))}, true
+	}
+	for _, c := range Contestants() {
+		if c.Name == name {
+			return c, true
+		}
+	}
+	return Contestant{}, false
+}
+
+type maker = func(Scenario) (grpc.UnaryServerInterceptor, func() int, func())
 
 // criticalityKey carries the tier of a request from the load to whoever asks.
 type criticalityKey struct{}
@@ -60,7 +83,7 @@ func criticalityOf(ctx context.Context) limiter.Criticality {
 // spillway is the interceptor as its users have it, but for where the criticality comes from and that nothing is
 // exported.
 func spillway(opts ...limiter.Option) maker {
-	return func(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
+	return func(Scenario) (grpc.UnaryServerInterceptor, func() int, func()) {
 		s, err := interceptors.NewServer(
 			interceptors.WithLimiterOptions(opts...),
 			interceptors.WithMeterProvider(noop.NewMeterProvider()),
@@ -69,13 +92,13 @@ func spillway(opts ...limiter.Option) maker {
 		if err != nil {
 			panic(err)
 		}
-		return s.UnaryInterceptor(), s.Limiter().Stats, func() { _ = s.Close() }
+		return s.UnaryInterceptor(), func() int { return s.Limiter().Stats().Limit }, func() { _ = s.Close() }
 	}
 }
 
 // gate makes an interceptor of a function that admits or not, and is told at the end whether all was well.
 func gate(admit func(context.Context) (done func(ok bool), admitted bool)) maker {
-	return func(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
+	return func(Scenario) (grpc.UnaryServerInterceptor, func() int, func()) {
 		return gated(admit), nil, func() {}
 	}
 }
@@ -95,19 +118,20 @@ func gated(admit func(context.Context) (func(bool), bool)) grpc.UnaryServerInter
 }
 
 // oracle is a constant limit, the right one for the scenario, without a line.
-func oracle(s Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
-	inFlight := 0
+func oracle(s Scenario) (grpc.UnaryServerInterceptor, func() int, func()) {
+	slots := make(chan struct{}, s.Knee)
 	return gated(func(context.Context) (func(bool), bool) {
-		if inFlight >= s.Knee {
+		select {
+		case slots <- struct{}{}:
+			return func(bool) { <-slots }, true
+		default:
 			return nil, false
 		}
-		inFlight++
-		return func(bool) { inFlight-- }, true
-	}), nil, func() {}
+	}), func() int { return s.Knee }, func() {}
 }
 
 func goConcurrencyLimits(lifo bool, limit func() core.Limit) maker {
-	return func(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
+	return func(Scenario) (grpc.UnaryServerInterceptor, func() int, func()) {
 		bare, err := gcl.NewDefaultLimiter(limit(), 1e9, 1e9, 1e5, 100, strategy.NewSimpleStrategy(10),
 			gcllimit.NoopLimitLogger{}, core.EmptyMetricRegistryInstance)
 		if err != nil {
@@ -129,7 +153,7 @@ func goConcurrencyLimits(lifo bool, limit func() core.Limit) maker {
 					listener.OnDropped()
 				}
 			}, true
-		}), nil, func() {}
+		}), bare.EstimatedLimit, func() {}
 	}
 }
 
@@ -149,7 +173,7 @@ func failsafePermits(acquire func(context.Context) (adaptivelimiter.Permit, erro
 	})
 }
 
-func failsafe(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
+func failsafe(Scenario) (grpc.UnaryServerInterceptor, func() int, func()) {
 	lim := adaptivelimiter.NewWithDefaults[any]()
 	return failsafePermits(func(context.Context) (adaptivelimiter.Permit, error) {
 		permit, ok := lim.TryAcquirePermit() // as its policy does, which has no line
@@ -157,15 +181,15 @@ func failsafe(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func
 			return nil, errRefused
 		}
 		return permit, nil
-	}), nil, func() {}
+	}), lim.Limit, func() {}
 }
 
-func failsafeQueue(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
+func failsafeQueue(Scenario) (grpc.UnaryServerInterceptor, func() int, func()) {
 	lim := adaptivelimiter.NewBuilder[any]().WithQueueing(2, 3).Build()
-	return failsafePermits(lim.AcquirePermit), nil, func() {}
+	return failsafePermits(lim.AcquirePermit), lim.Limit, func() {}
 }
 
-func failsafePriority(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Stats, func()) {
+func failsafePriority(Scenario) (grpc.UnaryServerInterceptor, func() int, func()) {
 	prioritizer := adaptivelimiter.NewPrioritizer()
 	lim := adaptivelimiter.NewBuilder[any]().BuildPrioritized(prioritizer)
 	tick, stop := time.NewTicker(time.Second), make(chan struct{})
@@ -179,8 +203,18 @@ func failsafePriority(Scenario) (grpc.UnaryServerInterceptor, func() limiter.Sta
 			}
 		}
 	}()
+	var mu sync.Mutex
+	dice := rand.New(rand.NewPCG(1, 0))
 	return failsafePermits(func(ctx context.Context) (adaptivelimiter.Permit, error) {
-		level := 100 * int(criticalityOf(ctx)) // its levels are 0 to 499, a hundred a priority
-		return lim.AcquirePermitWithLevel(ctx, min(level, 499))
-	}), nil, func() { tick.Stop(); close(stop) }
+		level := 0 // its default where nothing is said
+		if c := criticalityOf(ctx); c != limiter.Unspecified {
+			// Its lowest priority, VeryLow, stays free. It spreads a priority over a hundred levels by dice without a
+			// seed, which nobody could throw again, so here are some with one.
+			p := priority.Priority(c)
+			mu.Lock()
+			level = p.MinLevel() + dice.IntN(p.MaxLevel()-p.MinLevel()+1)
+			mu.Unlock()
+		}
+		return lim.AcquirePermitWithLevel(ctx, level)
+	}), lim.Limit, func() { tick.Stop(); close(stop) }
 }

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -21,7 +22,7 @@ type Figures struct {
 	InVain        float64   `json:"in_vain"` // share of the station's work whose answer nobody waited for
 	SuccessByTier []float64 `json:"success_by_tier"`
 	ByTenant      []float64 `json:"success_by_tenant,omitempty"`
-	RecoveryMs    float64   `json:"recovery_ms"` // until goodput is back at nine tenths of the offered load, after the judging begins
+	RecoveryMs    float64   `json:"recovery_ms"` // from the last change until goodput is back at nine tenths of the ideal; -1: never
 
 	Trace []Point `json:"-"`
 }
@@ -30,10 +31,60 @@ type Figures struct {
 type Point struct {
 	At       time.Duration
 	Offered  float64 // per second, since the point before
-	Goodput  float64
-	Limit    int
-	InFlight int
-	Line     int
+	Goodput  float64 // the same
+	Limit    int     // 0: the contestant shows none
+	InFlight int     // handlers at work
+	Line     int     // callers that wait for a handler to begin
+}
+
+// pointEvery is the time between the points of a trace.
+const pointEvery = 100 * time.Millisecond
+
+// figures are taken after the last handler has ended. ideal has the answers that were possible in each tick.
+func (b *books) figures(c Contestant, seed uint64, ideal []float64) Figures {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.scenario
+	seconds := (s.Length - s.Judged).Seconds()
+	f := Figures{
+		Case: s.Name, Contestant: c.Name, Seed: seed,
+		OfferedPerS: b.offered / seconds, GoodputPerS: b.good / seconds, ShareOfIdeal: b.good / sum(ideal[s.Judged/tick:]),
+		P50Ms: percentile(b.answers, 0.50), P99Ms: percentile(b.answers, 0.99), RefusalP99Ms: percentile(b.refusals, 0.99),
+		Refused: len(b.refusals), SuccessByTier: shares(b.tiers), ByTenant: shares(b.tenants), RecoveryMs: b.recovery(ideal), Trace: b.trace,
+	}
+	if b.work > 0 {
+		f.InVain = b.inVain / b.work
+	}
+	return f
+}
+
+// recovery is the time in ms from the last change of load or station until the goodput of what follows is at nine
+// tenths of the ideal: of the next half second, or of as long as a hundred answers take, which is enough to tell
+// nine tenths from noise. It is -1 where that never happens. The caller holds mu.
+func (b *books) recovery(ideal []float64) float64 {
+	const ticks = int(pointEvery / tick)
+	changed := cmp.Or(b.scenario.Changed, b.scenario.Judged)
+	for from := int(changed / pointEvery); ; from++ {
+		good, possible := 0.0, 0.0
+		for i := from; i < from+5 || possible < 100; i++ {
+			if i+1 >= len(b.trace) || (i+1)*ticks > len(ideal) {
+				return -1
+			}
+			good += b.trace[i+1].Goodput * pointEvery.Seconds() // the point at the end of this tenth
+			possible += sum(ideal[i*ticks : (i+1)*ticks])
+		}
+		if good >= 0.9*possible {
+			return float64(time.Duration(from)*pointEvery-changed) / float64(ms)
+		}
+	}
+}
+
+func sum(values []float64) float64 {
+	total := 0.0
+	for _, v := range values {
+		total += v
+	}
+	return total
 }
 
 // counter counts the requests of a tier or tenant.

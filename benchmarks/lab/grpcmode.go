@@ -3,11 +3,11 @@ package lab
 import (
 	"context"
 	"net"
+	"sync"
 	"testing"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -15,7 +15,8 @@ import (
 
 // calls are those under way in a run over gRPC: a request carries only its number.
 type calls struct {
-	next int64
+	mu   sync.Mutex // guards all below
+	last int64
 	open map[int64]call
 }
 
@@ -24,12 +25,25 @@ type call struct {
 	work func() error
 }
 
+func (c *calls) add(under call) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last++
+	c.open[c.last] = under
+	return c.last
+}
+
+func (c *calls) of(req any) call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open[req.(*wrapperspb.Int64Value).Value]
+}
+
 // Grpc calls through the whole of grpc-go, over an in-memory network inside the bubble.
-func Grpc(t *testing.T, unary grpc.UnaryServerInterceptor) (caller, func()) {
+func Grpc(t *testing.T, _ Scenario, unary grpc.UnaryServerInterceptor) (caller, func()) {
 	all := &calls{open: map[int64]call{}}
 	tagged := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		c := all.open[req.(*wrapperspb.Int64Value).Value]
-		return handler(context.WithValue(ctx, criticalityKey{}, criticalityOf(c.ctx)), req)
+		return handler(context.WithValue(ctx, criticalityKey{}, criticalityOf(all.of(req).ctx)), req)
 	}
 	srv := grpc.NewServer(grpc.WaitForHandlers(true), grpc.ChainUnaryInterceptor(tagged, unary))
 	srv.RegisterService(&grpc.ServiceDesc{
@@ -41,7 +55,7 @@ func Grpc(t *testing.T, unary grpc.UnaryServerInterceptor) (caller, func()) {
 				return nil, err
 			}
 			return chain(ctx, req, method, func(_ context.Context, req any) (any, error) {
-				return &emptypb.Empty{}, all.open[req.(*wrapperspb.Int64Value).Value].work()
+				return &emptypb.Empty{}, all.of(req).work()
 			})
 		}}},
 	}, nil)
@@ -55,21 +69,8 @@ func Grpc(t *testing.T, unary grpc.UnaryServerInterceptor) (caller, func()) {
 		t.Fatal(err)
 	}
 	return func(ctx context.Context, work func() error) error {
-			all.next++
-			number := all.next
-			finished := false
-			all.open[number] = call{ctx, func() error {
-				defer func() {
-					finished = true
-					delete(all.open, number)
-				}()
-				return work()
-			}}
-			err := conn.Invoke(ctx, method.FullMethod, wrapperspb.Int64(number), &emptypb.Empty{})
-			if finished || status.Code(err) == status.Code(errRefused) {
-				delete(all.open, number)
-			}
-			return err
+			number := all.add(call{ctx, work})
+			return conn.Invoke(ctx, method.FullMethod, wrapperspb.Int64(number), &emptypb.Empty{})
 		}, func() {
 			_ = conn.Close()
 			srv.Stop()

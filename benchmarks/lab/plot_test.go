@@ -2,6 +2,7 @@ package lab
 
 import (
 	"flag"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -28,6 +29,9 @@ func draw(t *testing.T, f Figures) {
 		goodput = append(goodput, plotter.XY{X: x, Y: point.Goodput / 10})
 	}
 	if err := plotutil.AddLines(p, "limit", limit, "in flight", inFlight, "line", line, "goodput / 10", goodput); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(*plotDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.Save(10*vg.Inch, 4*vg.Inch, filepath.Join(*plotDir, f.Case+"-"+f.Contestant+".png")); err != nil {

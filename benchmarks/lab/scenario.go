@@ -13,6 +13,7 @@ type Scenario struct {
 	Name     string
 	Length   time.Duration // of the load
 	Judged   time.Duration // figures count requests that come from here on
+	Changed  time.Duration // of the last change of load or station, for the time to recover; 0: Judged
 	Deadline time.Duration // of each call
 	Mean     time.Duration // size of a request
 	Sizes    func(*rand.Rand, time.Duration) time.Duration
@@ -110,11 +111,11 @@ func Scenarios() []Scenario {
 			s.Length = 12 * time.Second
 		}),
 		base("halves", 900).with(func(s *Scenario) {
-			s.Events = once(10*time.Second, func(st Station) { st.(*Pool).Resize(5) })
+			s.Changed, s.Events = 10*time.Second, once(10*time.Second, func(st Station) { st.(*Pool).Resize(5) })
 			s.Knee = 5
 		}),
 		base("doubles", 3000).with(func(s *Scenario) {
-			s.Events = once(10*time.Second, func(st Station) { st.(*Pool).Resize(20) })
+			s.Changed, s.Events = 10*time.Second, once(10*time.Second, func(st Station) { st.(*Pool).Resize(20) })
 			s.Knee = 20
 		}),
 		delays("delay-10x", 10),
@@ -163,7 +164,7 @@ func Scenarios() []Scenario {
 			s.Judged = 8 * time.Second
 		}),
 		base("mix-shift", 2000).with(func(s *Scenario) {
-			s.Events = once(10*time.Second, func(st Station) { st.(*Pool).Slowness = 4 })
+			s.Changed, s.Events = 10*time.Second, once(10*time.Second, func(st Station) { st.(*Pool).Slow(4) })
 		}),
 		base("fail-fast", 2000).with(func(s *Scenario) { s.FailFast = 1. / 3 }),
 		base("lock", 300).with(func(s *Scenario) {
@@ -210,8 +211,8 @@ func Scenarios() []Scenario {
 // delays is a callee that becomes so many times slower, with room for all.
 func delays(name string, times int) Scenario {
 	return base(name, 1000).with(func(s *Scenario) {
-		s.Station, s.Knee = func() Station { return &Delay{Time: 10 * ms} }, 1000
-		s.Events = once(8*time.Second, func(st Station) { st.(*Delay).Time *= time.Duration(times) })
+		s.Station, s.Knee = func() Station { return NewDelay(10 * ms) }, 1000
+		s.Changed, s.Events = 8*time.Second, once(8*time.Second, func(st Station) { st.(*Delay).Slow(times) })
 	})
 }
 
@@ -259,12 +260,12 @@ func pick(rng *rand.Rand, n int, share func(int) float64) int {
 	return max(0, n-1)
 }
 
-// ideal returns how many answers in time are possible at best: a fluid that flows at the station's capacity, from a
+// ideal returns how many answers in time are possible at best in each tick: a fluid that flows at the station's capacity, from a
 // store. The store holds what waits for a few service times, enough to smooth a Poisson process. A longer line could carry
 // work over into a lull after an overload, but only for those who knew that the lull was coming: who is to be
 // refused should be told at once. Where bursts are the case, the ideal is patient. Failures use no capacity and
 // are no goodput.
-func (s Scenario) ideal(all []request) float64 {
+func (s Scenario) ideal(all []request) []float64 {
 	station := s.Station()
 	arrivals := make([]float64, int(s.Length/tick)+1)
 	for _, r := range all {
@@ -273,7 +274,7 @@ func (s Scenario) ideal(all []request) float64 {
 		}
 	}
 	patience := cmp.Or(s.Patience, max(50*ms, 5*s.Mean))
-	store, served := 0.0, 0.0
+	store, served := 0.0, make([]float64, len(arrivals))
 	for i, n := range arrivals {
 		now := time.Duration(i) * tick
 		if s.Events != nil {
@@ -283,9 +284,7 @@ func (s Scenario) ideal(all []request) float64 {
 		store += n
 		out := min(store, capacity*tick.Seconds())
 		store = min(store-out, capacity*patience.Seconds())
-		if now >= s.Judged {
-			served += out
-		}
+		served[i] = out * (1 - s.Lost)
 	}
-	return served * (1 - s.Lost)
+	return served
 }

@@ -2,45 +2,60 @@ package lab
 
 import (
 	"container/heap"
+	"sync"
 	"time"
 )
 
 // Station is where the work is done. Do blocks, in virtual time, until the work of a request of the given size is
-// done; nothing interrupts it, as nothing interrupts a database at work. It is called from many goroutines of one
-// bubble, of which only one runs at a time.
+// done; nothing interrupts it, as nothing interrupts a database at work. Any goroutine may call any method of it.
 type Station interface {
 	Do(size time.Duration)
 	// Capacity returns the most requests of a mean size that can be done a second now.
 	Capacity(mean time.Duration) float64
 }
 
-// Pool is a number of workers with a wait without bound in front of them, in the order of arrival. Each worker
-// takes the size of a request times Slowness for it.
+// Pool is a number of workers with a wait without bound in front of them, in the order of arrival.
 type Pool struct {
-	Slowness float64
+	mu       sync.Mutex // guards all below; never held while somebody waits or works
 	workers  int
 	busy     int
 	waiting  []chan struct{}
+	slowness float64 // a worker takes the size of a request times this for it
 	frozen   bool
 }
 
 // NewPool returns a pool of idle workers.
-func NewPool(workers int) *Pool { return &Pool{workers: workers, Slowness: 1} }
+func NewPool(workers int) *Pool { return &Pool{workers: workers, slowness: 1} }
 
 // Do waits for a worker and uses it.
 func (p *Pool) Do(size time.Duration) {
-	if p.busy < p.workers && !p.frozen {
-		p.busy++
-	} else {
-		turn := make(chan struct{})
-		p.waiting = append(p.waiting, turn)
+	if turn := p.enter(); turn != nil {
 		<-turn
 	}
-	time.Sleep(time.Duration(float64(size) * p.Slowness))
+	p.mu.Lock()
+	takes := time.Duration(float64(size) * p.slowness)
+	p.mu.Unlock()
+	time.Sleep(takes)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.busy--
 	p.next()
 }
 
+// enter takes a worker, or returns what is closed when it is this one's turn.
+func (p *Pool) enter() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.busy < p.workers && !p.frozen {
+		p.busy++
+		return nil
+	}
+	turn := make(chan struct{})
+	p.waiting = append(p.waiting, turn)
+	return turn
+}
+
+// next gives free workers to those who wait. The caller holds mu.
 func (p *Pool) next() {
 	for p.busy < p.workers && len(p.waiting) > 0 && !p.frozen {
 		p.busy++
@@ -51,14 +66,27 @@ func (p *Pool) next() {
 
 // Resize changes the number of workers. Those at work finish.
 func (p *Pool) Resize(workers int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.workers = workers
 	p.next()
 }
 
+// Slow makes all work that starts from now on take so many times its size.
+func (p *Pool) Slow(times float64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slowness = times
+}
+
 // Freeze stops workers from taking new work for a time, like a pause for garbage collection.
 func (p *Pool) Freeze(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.frozen = true
 	time.AfterFunc(d, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		p.frozen = false
 		p.next()
 	})
@@ -66,14 +94,34 @@ func (p *Pool) Freeze(d time.Duration) {
 
 // Capacity is that of all workers.
 func (p *Pool) Capacity(mean time.Duration) float64 {
-	return float64(p.workers) / (mean.Seconds() * p.Slowness)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return float64(p.workers) / (mean.Seconds() * p.slowness)
 }
 
 // Delay is a callee with room for all: everybody takes the same time, however many there are.
-type Delay struct{ Time time.Duration }
+type Delay struct {
+	mu   sync.Mutex // guards time
+	time time.Duration
+}
+
+// NewDelay returns a callee that takes a time for everything.
+func NewDelay(d time.Duration) *Delay { return &Delay{time: d} }
 
 // Do takes the delay, whatever the size.
-func (d *Delay) Do(time.Duration) { time.Sleep(d.Time) }
+func (d *Delay) Do(time.Duration) {
+	d.mu.Lock()
+	takes := d.time
+	d.mu.Unlock()
+	time.Sleep(takes)
+}
+
+// Slow makes everything from now on take so many times as long as now.
+func (d *Delay) Slow(times int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.time *= time.Duration(times)
+}
 
 // Capacity is without bound.
 func (d *Delay) Capacity(time.Duration) float64 { return 1e12 }
@@ -85,6 +133,7 @@ type Shared struct {
 	cores float64
 	loss  float64 // for each job above cores
 
+	mu      sync.Mutex // guards all below; never held while somebody waits
 	jobs    jobs
 	done    float64 // work that every job present has got so far, in seconds
 	counted time.Time
@@ -94,7 +143,7 @@ type Shared struct {
 // NewShared returns idle cores.
 func NewShared(cores int, loss float64) *Shared { return &Shared{cores: float64(cores), loss: loss} }
 
-// speed returns how much work each of n jobs gets a second.
+// speed returns how much work each of n jobs gets a second. It reads what never changes.
 func (s *Shared) speed(n float64) float64 {
 	if n <= s.cores {
 		return 1
@@ -104,14 +153,17 @@ func (s *Shared) speed(n float64) float64 {
 
 // Do shares the cores until the work is done.
 func (s *Shared) Do(size time.Duration) {
+	job := &job{finished: make(chan struct{})}
+	s.mu.Lock()
 	s.advance()
-	job := &job{ends: s.done + size.Seconds(), finished: make(chan struct{})}
+	job.ends = s.done + size.Seconds()
 	heap.Push(&s.jobs, job)
 	s.schedule()
+	s.mu.Unlock()
 	<-job.finished
 }
 
-// advance counts the work done since the last change.
+// advance counts the work done since the last change. The caller holds mu.
 func (s *Shared) advance() {
 	now := time.Now()
 	if n := len(s.jobs); n > 0 {
@@ -120,7 +172,7 @@ func (s *Shared) advance() {
 	s.counted = now
 }
 
-// schedule sets the timer for the next job that ends.
+// schedule sets the timer for the next job that ends. The caller holds mu.
 func (s *Shared) schedule() {
 	if s.timer != nil {
 		s.timer.Stop()
@@ -130,6 +182,8 @@ func (s *Shared) schedule() {
 	}
 	left := (s.jobs[0].ends - s.done) / s.speed(float64(len(s.jobs)))
 	s.timer = time.AfterFunc(time.Duration(max(0, left)*float64(time.Second))+1, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.advance()
 		for len(s.jobs) > 0 && s.jobs[0].ends <= s.done+1e-12 {
 			close(heap.Pop(&s.jobs).(*job).finished)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,25 +28,44 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// choose returns those of all whose names are in a list by commas.
-func choose[T any](t *testing.T, list string, all []T, name func(T) string) []T {
+func chooseScenarios(t *testing.T, list string) []Scenario {
+	t.Helper()
+	all := Scenarios()
+	named := func(name string) (Scenario, bool) {
+		i := slices.IndexFunc(all, func(s Scenario) bool { return s.Name == name })
+		return all[max(0, i)], i >= 0
+	}
+	return choose(t, list, all, named, func(s Scenario) string { return s.Name })
+}
+
+func chooseContestants(t *testing.T, list string) []Contestant {
+	t.Helper()
+	return choose(t, list, Contestants(), contestantNamed, func(c Contestant) string { return c.Name }, "spillway@N")
+}
+
+// choose returns those that a list by commas names, or all. more are names to offer besides those of all.
+func choose[T any](t *testing.T, list string, all []T, named func(string) (T, bool), nameOf func(T) string, more ...string) []T {
+	t.Helper()
 	if list == "all" {
 		return all
 	}
 	var chosen []T
-	for _, want := range strings.Split(list, ",") {
-		i := slices.IndexFunc(all, func(x T) bool { return name(x) == want })
-		if i < 0 {
+	for name := range strings.SplitSeq(list, ",") {
+		one, ok := named(name)
+		if !ok {
 			var names []string
 			for _, x := range all {
-				names = append(names, name(x))
+				names = append(names, nameOf(x))
 			}
-			t.Fatalf("no %q; there are: %s, and all", want, strings.Join(names, " "))
+			t.Fatalf("no %q; there are: %s, and all", name, strings.Join(append(names, more...), " "))
 		}
-		chosen = append(chosen, all[i])
+		chosen = append(chosen, one)
 	}
 	return chosen
 }
+
+// row is the form of a line of the table, but for its numbers' own.
+const row = "%-15s %-18s %9s %9s %6s %8s %8s %8s %8s %7s %8s  %s\n"
 
 // TestTable prints the table of figures, a line as each run ends. It judges nothing; see TestBars.
 func TestTable(t *testing.T) {
@@ -56,41 +76,59 @@ func TestTable(t *testing.T) {
 	if modes[*mode] == nil {
 		t.Fatalf("no mode %q; there are: direct grpc", *mode)
 	}
+	scenarios, rivals := chooseScenarios(t, *cases), chooseContestants(t, *contestants)
 	var all []Figures
-	fmt.Printf("%-15s %-18s %9s %9s %6s %8s %8s %8s %8s %7s  %s\n", "case", "contestant", "offered/s", "goodput/s", "share",
-		"p50 ms", "p99 ms", "NO p99", "refused", "vain", "by tier")
-	for _, s := range choose(t, *cases, Scenarios(), func(s Scenario) string { return s.Name }) {
-		for _, c := range choose(t, *contestants, Contestants(), func(c Contestant) string { return c.Name }) {
+	fmt.Printf(row, "case", "contestant", "offered/s", "goodput/s", "share", "p50 ms", "p99 ms", "NO p99", "refused", "vain", "back ms", "by tier")
+	for _, s := range scenarios {
+		for _, c := range rivals {
 			began := time.Now()
 			f := Run(t, s, c, *seed, modes[*mode])
-			tiers := ""
-			if len(s.Tiers) > 0 {
-				tiers = fmt.Sprintf("%.3f", f.SuccessByTier)
-			}
-			if len(s.Tenants) > 0 {
-				tiers = fmt.Sprintf("tenants %.2f", f.ByTenant)
-			}
-			fmt.Printf("%-15s %-18s %9.0f %9.0f %6.3f %8.1f %8.1f %8.1f %8d %7.3f  %s (%.1fs)\n", f.Case, f.Contestant, f.OfferedPerS,
-				f.GoodputPerS, f.ShareOfIdeal, f.P50Ms, f.P99Ms, f.RefusalP99Ms, f.Refused, f.InVain, tiers, time.Since(began).Seconds())
+			printRow(s, f, time.Since(began))
 			if *trace {
-				for _, p := range f.Trace {
-					fmt.Printf("  %7.1fs offered %6.0f goodput %6.0f limit %5d in flight %5d line %4d\n", p.At.Seconds(), p.Offered,
-						p.Goodput, p.Limit, p.InFlight, p.Line)
-				}
+				printTrace(f)
 			}
 			if *plotDir != "" {
 				draw(t, f)
 			}
 			all = append(all, f)
+			if *jsonFile != "" {
+				writeJSON(t, all) // after every run: what is done is not lost with what is not
+			}
 		}
 	}
-	if *jsonFile != "" {
-		data, err := json.MarshalIndent(all, "", "  ")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(*jsonFile, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
+}
+
+func printRow(s Scenario, f Figures, took time.Duration) {
+	number := func(decimals int, x float64) string { return strconv.FormatFloat(x, 'f', decimals, 64) }
+	success := ""
+	if len(s.Tiers) > 0 {
+		success = fmt.Sprintf("%.3f", f.SuccessByTier)
+	}
+	if len(s.Tenants) > 0 {
+		success = fmt.Sprintf("tenants %.2f", f.ByTenant)
+	}
+	back := "never"
+	if f.RecoveryMs >= 0 {
+		back = number(0, f.RecoveryMs)
+	}
+	fmt.Printf(row, f.Case, f.Contestant, number(0, f.OfferedPerS), number(0, f.GoodputPerS), number(3, f.ShareOfIdeal), number(1, f.P50Ms),
+		number(1, f.P99Ms), number(1, f.RefusalP99Ms), strconv.Itoa(f.Refused), number(3, f.InVain), back,
+		fmt.Sprintf("%s (%.1fs)", success, took.Seconds()))
+}
+
+func printTrace(f Figures) {
+	for _, p := range f.Trace {
+		fmt.Printf("  %7.1fs offered %6.0f goodput %6.0f limit %5d in flight %5d line %4d\n", p.At.Seconds(), p.Offered,
+			p.Goodput, p.Limit, p.InFlight, p.Line)
+	}
+}
+
+func writeJSON(t *testing.T, all []Figures) {
+	data, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(*jsonFile, data, 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
