@@ -20,7 +20,8 @@ func plotGoodput(dir string, capacity float64, results []result) (string, error)
 	p.Y.Label.Text = "goodput / capacity"
 	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = 0, 10.5, 0, 1.1
 	p.Legend.Top = true
-	p.Legend.YOffs = -vg.Points(60)
+	p.Legend.YOffs, p.Legend.XOffs = -vg.Points(60), -vg.Points(20)
+	p.Legend.Padding = vg.Points(4)
 	p.Add(plotter.NewGrid())
 	styles := map[string]color.Color{bare: color.RGBA{R: 200, A: 255}, protected: color.RGBA{G: 110, B: 190, A: 255}}
 	for _, role := range roles {
