@@ -148,6 +148,9 @@ func (e *Elasticity) late(s Sample) bool {
 	}
 	e.bound = true
 	e.centre = max(1, lateStep*min(e.centre, s.Concurrency()))
+	if 2*s.Late > s.Completions { // far too much is in flight: there is no time to come down in steps
+		e.centre = min(e.centre, hint*float64(s.Throughput())*e.free.service+1)
+	}
 	e.restart(s)
 	return true
 }
