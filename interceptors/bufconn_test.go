@@ -59,31 +59,41 @@ func connect(t *testing.T, svc *service, opts []Option, around ...grpc.ServerOpt
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := grpc.NewServer(append(append(around, grpc.WaitForHandlers(true)), s.ServerOptions()...)...)
+	p := &pair{server: s}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		p.wantEmpty(t)
+	})
+	p.conn, p.grpc = serve(t, svc, append(around, s.ServerOptions()...))
+	p.TestServiceClient = testpb.NewTestServiceClient(p.conn)
+	return p
+}
+
+// serve runs a gRPC server for the time of the test, and returns a connection to it.
+func serve(t *testing.T, svc *service, opts []grpc.ServerOption, dial ...grpc.DialOption) (*grpc.ClientConn, *grpc.Server) {
+	t.Helper()
+	srv := grpc.NewServer(append(opts, grpc.WaitForHandlers(true))...)
 	testpb.RegisterTestServiceServer(srv, svc)
 	healthpb.RegisterHealthServer(srv, healthserver.NewServer())
 	listener := bufconn.Listen(1 << 16)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
-	conn, err := grpc.NewClient("passthrough:///bufconn",
+	conn, err := grpc.NewClient("passthrough:///bufconn", append(dial,
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithIdleTimeout(0))
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithIdleTimeout(0))...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pair{TestServiceClient: testpb.NewTestServiceClient(conn), conn: conn, server: s, grpc: srv}
 	t.Cleanup(func() {
 		_ = conn.Close()
 		srv.Stop()
 		if err := <-served; err != nil {
 			t.Errorf("Serve: %v", err)
 		}
-		if err := s.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-		p.wantEmpty(t)
 	})
-	return p
+	return conn, srv
 }
 
 func (p *pair) wantEmpty(t *testing.T) {
