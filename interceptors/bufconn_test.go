@@ -2,6 +2,8 @@ package interceptors
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"testing"
 
@@ -106,4 +108,36 @@ func (p *pair) wantEmpty(t *testing.T) {
 // limit returns options for a constant limit.
 func limit(n int, opts ...Option) []Option {
 	return append(opts, WithLimiterOptions(limiter.WithFixedLimit(n)))
+}
+
+func newServer(t *testing.T, opts ...Option) *Server {
+	t.Helper()
+	s, err := NewServer(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// askStream opens a stream, sends messages, each answered by one, and ends it.
+func askStream(ctx context.Context, client testpb.TestServiceClient, messages int) error {
+	stream, err := client.FullDuplexCall(ctx)
+	if err != nil {
+		return err
+	}
+	for range messages {
+		if err := stream.Send(&testpb.StreamingOutputCallRequest{}); err != nil {
+			return err
+		}
+		if _, err := stream.Recv(); err != nil {
+			return err
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		return err
+	}
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
 }

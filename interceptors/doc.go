@@ -15,5 +15,9 @@
 // the trailer grpc-retry-pushback-ms, which gRPC's own retries obey. To interceptors outside of these, it is also
 // the [limiter.Refusal] itself: errors.Is(err, limiter.ErrRefused) tells it from a callee's RESOURCE_EXHAUSTED.
 //
+// How critical a request is, says the first of these who says anything: the function of [WithCriticality], the table
+// of [WithMethodCriticality], the caller's metadata ([CriticalityHeader]) and, with [WithCriticalityBaggage], its
+// baggage. A caller is believed up to [WithCriticalityCeiling]. The handler finds the answer in its context.
+//
 // gRPC's health and reflection services are exempt: a server that is busy is not dead.
 package interceptors

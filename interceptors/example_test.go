@@ -59,3 +59,31 @@ func ExampleServer_UnaryInterceptor() {
 	fmt.Println(answer, err)
 	// Output: 42 <nil>
 }
+
+// The operator decides what is critical: payments are served first, whatever their callers say, and who says that
+// something else is critical is not believed.
+func ExampleWithMethodCriticality() {
+	protection, err := interceptors.NewServer(
+		interceptors.WithMethodCriticality(map[string]limiter.Criticality{
+			"/acme.v1.Shop/Pay":  limiter.CriticalPlus,
+			"/acme.v1.Reports/*": limiter.Sheddable,
+		}),
+		interceptors.WithCriticalityCeiling(limiter.SheddablePlus),
+	)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer protection.Close()
+	for _, method := range []string{"/acme.v1.Shop/Pay", "/acme.v1.Reports/Yearly", "/acme.v1.Shop/Browse"} {
+		_, _ = protection.UnaryInterceptor()(context.Background(), nil, &grpc.UnaryServerInfo{FullMethod: method},
+			func(ctx context.Context, _ any) (any, error) {
+				fmt.Println(method, limiter.CriticalityFromContext(ctx))
+				return nil, nil
+			})
+	}
+	// Output:
+	// /acme.v1.Shop/Pay CRITICAL_PLUS
+	// /acme.v1.Reports/Yearly SHEDDABLE
+	// /acme.v1.Shop/Browse SHEDDABLE_PLUS
+}

@@ -3,6 +3,7 @@ package interceptors
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
@@ -19,18 +20,27 @@ type optionFunc func(*config) error
 
 func (f optionFunc) apply(c *config) error { return f(c) }
 
+type trustOption func(*trust) error
+
+func (f trustOption) apply(c *config) error { return f(&c.trust) }
+
+// defaultCeiling lets a caller say that it is less critical than others, not that it is more.
+const defaultCeiling = limiter.Critical
+
 type config struct {
 	limiter        *limiter.Limiter
 	limiterOptions []limiter.Option
 	meterProvider  metric.MeterProvider
 	exempt         exemptions
 	criticality    CriticalityFunc
+	methods        methodTable
+	trust          trust
 	outcome        func(error) limiter.Outcome
 	withoutTap     bool
 }
 
 func newConfig(opts []Option) (config, error) {
-	c := config{outcome: Outcome}
+	c := config{outcome: Outcome, methods: methodTable{}, trust: trust{ceiling: defaultCeiling}}
 	for i, opt := range opts {
 		if isNil(opt) {
 			return config{}, fmt.Errorf("interceptors: option %d is nil; leave it out", i)
@@ -84,12 +94,53 @@ func WithExempt(m selector.Matcher) Option {
 	})
 }
 
-// WithCriticality decides how critical each request is. The default reads [CriticalityHeader]. A function that
-// trusts its callers may return CriticalPlus.
+// WithCriticality decides how critical each request is. It is asked first and is not clamped: a function that trusts
+// its callers may return CriticalPlus. Where it returns Unspecified, and where it is not given, which is the default,
+// [WithMethodCriticality] decides, and after that what the caller says in [CriticalityHeader].
 func WithCriticality(f CriticalityFunc) Option {
 	return optionFunc(func(c *config) error {
 		c.criticality = f
 		return notNil("WithCriticality", "a function", f)
+	})
+}
+
+// WithMethodCriticality says how critical the requests for a method are, whatever their callers say. A key is a full
+// method, "/pkg.Service/Method", or "/pkg.Service/*" for those methods of a service that have no key of their own.
+// The table is copied. The default is an empty one; given more than once, the tables add up, and the last value of a
+// key holds. [NewServer] rejects nil, a key of another form, and a value that is none of the four levels.
+func WithMethodCriticality(table map[string]limiter.Criticality) Option {
+	entries := maps.Clone(table)
+	return optionFunc(func(c *config) error {
+		if err := notNil("WithMethodCriticality", "a table", entries); err != nil {
+			return err
+		}
+		return c.methods.add(entries)
+	})
+}
+
+// WithCriticalityCeiling bounds what a caller may claim, in its metadata or its baggage: whoever says more is served,
+// and carried on, as c. The default is Critical; CriticalPlus is for those whose callers can all be trusted. Below
+// Critical it also bounds requests that say nothing and would be served as Critical. It does not bound
+// [WithCriticality] and [WithMethodCriticality]. [NewServer] rejects what is none of the four
+// levels.
+func WithCriticalityCeiling(c limiter.Criticality) Option {
+	return trustOption(func(t *trust) error {
+		t.ceiling = c
+		if !isLevel(c) {
+			return fmt.Errorf("interceptors: WithCriticalityCeiling(%d); want %s", c, levels)
+		}
+		return nil
+	})
+}
+
+// WithCriticalityBaggage makes use of OpenTelemetry's baggage, so that criticality also passes through processes
+// that know nothing of spillway and hand baggage on. A server that finds no criticality in [CriticalityHeader] looks
+// for [CriticalityBaggageKey], in the baggage of the context and in the metadata "baggage". The
+// default is the header alone.
+func WithCriticalityBaggage() Option {
+	return trustOption(func(t *trust) error {
+		t.baggage = true
+		return nil
 	})
 }
 

@@ -17,15 +17,21 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, opts := range map[string][]Option{
-		"option 1 is nil":     {WithoutTap(), nil},
-		"WithLimiter(nil)":    {WithLimiter(nil)},
-		"WithMeterProvider":   {WithMeterProvider(nil)},
-		"WithExempt":          {WithExempt(nil)},
-		"WithCriticality":     {WithCriticality(nil)},
-		"WithOutcome":         {WithOutcome(nil)},
-		"WithFixedLimit(-3)":  {WithLimiterOptions(limiter.WithFixedLimit(-3))},
-		"exclude each other":  {WithLimiter(lim), WithLimiterOptions(limiter.WithMinLimit(2))},
-		"WithController(nil)": {WithLimiterOptions(limiter.WithController(nil))},
+		"option 1 is nil":                        {WithoutTap(), nil},
+		"WithLimiter(nil)":                       {WithLimiter(nil)},
+		"WithMeterProvider":                      {WithMeterProvider(nil)},
+		"WithExempt":                             {WithExempt(nil)},
+		"WithCriticality":                        {WithCriticality(nil)},
+		"WithOutcome":                            {WithOutcome(nil)},
+		"WithMethodCriticality(nil)":             {WithMethodCriticality(nil)},
+		`"pay"; want a full method like`:         {WithMethodCriticality(methods{"/a.B/C": limiter.Critical, "pay": limiter.Critical})},
+		`value 9 of "/a.B/*"; want one of`:       {WithMethodCriticality(methods{"/a.B/*": 9})},
+		`value 0 of "/a.B/C"`:                    {WithMethodCriticality(methods{"/a.B/C": limiter.Unspecified})},
+		"WithCriticalityCeiling(0); want one of": {WithCriticalityCeiling(limiter.Unspecified)},
+		"WithCriticalityCeiling(5)":              {WithCriticalityCeiling(5)},
+		"WithFixedLimit(-3)":                     {WithLimiterOptions(limiter.WithFixedLimit(-3))},
+		"exclude each other":                     {WithLimiter(lim), WithLimiterOptions(limiter.WithMinLimit(2))},
+		"WithController(nil)":                    {WithLimiterOptions(limiter.WithController(nil))},
 	} {
 		_, err := NewServer(opts...)
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -33,6 +39,8 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		}
 	}
 }
+
+type methods = map[string]limiter.Criticality
 
 func TestServerOptionsPanicsOnABadOption(t *testing.T) {
 	defer func() {

@@ -44,6 +44,9 @@ type metrics struct {
 	line           metric.Float64Histogram
 	lineAttributes [criticalities][]metric.RecordOption
 
+	ignored           [ignoredReasons]atomic.Int64
+	ignoredAttributes [ignoredReasons][]metric.ObserveOption
+
 	mu      sync.Mutex                                 // held while methods is replaced
 	methods atomic.Pointer[map[string]*methodCounters] // never changed, only replaced
 	other   *methodCounters
@@ -77,6 +80,10 @@ func newMetrics(provider metric.MeterProvider, lim *limiter.Limiter) (*metrics, 
 		m.lineAttributes[c] = []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(
 			systemKey.String("grpc"), criticalityKey.String(limiter.Criticality(c).String())))}
 	}
+	for why := range m.ignoredAttributes {
+		m.ignoredAttributes[why] = []metric.ObserveOption{metric.WithAttributeSet(attribute.NewSet(
+			systemKey.String("grpc"), reasonKey.String(ignored(why).String())))}
+	}
 	if err := m.register(provider.Meter(scope), lim); err != nil {
 		return nil, fmt.Errorf("interceptors: the meter provider rejects the metrics: %w", err)
 	}
@@ -105,6 +112,7 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 	length := gauge("spillway.line.length", "{request}", "Requests that wait for a permit.")
 	admissions := counter("spillway.admissions", "Requests that got a permit.")
 	refusals := counter("spillway.refusals", "Requests that were refused.")
+	unheard := counter("spillway.criticality.ignored", "Requests whose caller's word on their criticality was ignored.")
 	panics := counter("spillway.controller.panics", "Times that the controller panicked and the limit stayed.")
 	m.line, err = meter.Float64Histogram("spillway.line.sojourn", metric.WithUnit("s"),
 		metric.WithDescription("Time in the line of requests that waited and got a permit."),
@@ -123,9 +131,14 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 			method.observe(o, admissions, refusals)
 		}
 		m.other.observe(o, admissions, refusals)
+		for why := range m.ignored {
+			if n := m.ignored[why].Load(); n > 0 {
+				o.ObserveInt64(unheard, n, m.ignoredAttributes[why]...)
+			}
+		}
 		return nil
 	}
-	m.registration, err = meter.RegisterCallback(observe, limit, inFlight, length, panics, admissions, refusals)
+	m.registration, err = meter.RegisterCallback(observe, limit, inFlight, length, panics, admissions, refusals, unheard)
 	return err
 }
 
@@ -180,6 +193,13 @@ func (m *metrics) learn(method string) *methodCounters {
 	grown[method] = counters
 	m.methods.Store(&grown)
 	return counters
+}
+
+// ignore counts a request whose caller said something of its criticality that was ignored, if there is a reason why.
+func (m *metrics) ignore(why ignored) {
+	if why != notIgnored {
+		m.ignored[why].Add(1)
+	}
 }
 
 // sojourn records a wait in the line. Who did not wait is not recorded: the path without a wait stays free of it.

@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/embedded"
 	"go.opentelemetry.io/otel/metric/noop"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/spillway-go/spillway/limiter"
 )
@@ -99,6 +100,8 @@ func TestMetrics(t *testing.T) {
 	if _, err := s.admit(gone, "/a.B/C"); err == nil {
 		t.Fatal("a request that was over before it came got a permit")
 	}
+	doubled := metadata.NewIncomingContext(t.Context(), metadata.MD{CriticalityHeader: {"SHEDDABLE", "SHEDDABLE"}})
+	s.withCriticality(doubled, "/a.B/C")
 	o := &observer{seen: map[string]int64{}}
 	if err := provider.meter.callback(t.Context(), o); err != nil {
 		t.Fatal(err)
@@ -110,7 +113,8 @@ func TestMetrics(t *testing.T) {
 		"spillway.line.length":         0,
 		"spillway.controller.panics":   0,
 		"spillway.admissions" + method: 1,
-		"spillway.refusals" + method + " spillway.reason=expired": 1,
+		"spillway.refusals" + method + " spillway.reason=expired":                   1,
+		"spillway.criticality.ignored rpc.system.name=grpc spillway.reason=doubled": 1,
 	} {
 		if got, ok := o.seen[name]; !ok || got != want {
 			t.Errorf("%s = %d (%v), want %d", name, got, ok, want)

@@ -12,7 +12,10 @@ import (
 // [Server.Limiter].
 type Server struct {
 	limiter     *limiter.Limiter
-	criticality CriticalityFunc // nil: from the header
+	criticality CriticalityFunc // nil: not given
+	methods     methodTable
+	trust       trust
+	incoming    incoming
 	exempt      exemptions
 	outcome     func(error) limiter.Outcome
 	metrics     *metrics
@@ -41,6 +44,8 @@ func NewServer(opts ...Option) (*Server, error) {
 	s := &Server{
 		limiter:     c.limiter,
 		criticality: c.criticality,
+		methods:     c.methods,
+		trust:       c.trust,
 		exempt:      c.exempt,
 		outcome:     c.outcome,
 		tapped:      !c.withoutTap,

@@ -1,10 +1,12 @@
 package interceptors
 
 import (
+	"context"
 	"errors"
 	"io"
 	"sync"
 
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -16,18 +18,28 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 	if info == nil || handler == nil || inner == nil {
 		return errMisused
 	}
-	if s.exempt.match(inner.Context(), info.FullMethod, info, nil) {
-		return handler(srv, inner)
+	exempt := s.exempt.match(inner.Context(), info.FullMethod, info, nil)
+	ctx := s.withCriticality(inner.Context(), info.FullMethod)
+	if exempt { // from the limit, not from what it carries on
+		return handler(srv, &middleware.WrappedServerStream{ServerStream: inner, WrappedContext: ctx})
 	}
-	permit, err := s.admit(inner.Context(), info.FullMethod)
+	permit, err := s.admit(ctx, info.FullMethod)
 	if err != nil {
 		return err
 	}
-	guarded := &serverStream{ServerStream: inner, server: s, method: info.FullMethod, permit: permit, unused: true}
+	guarded := &serverStream{
+		ServerStream: inner,
+		ctx:          ctx,
+		server:       s,
+		method:       info.FullMethod,
+		criticality:  limiter.CriticalityFromContext(ctx),
+		permit:       permit,
+		unused:       true,
+	}
 	outcome := limiter.Panicked
 	defer func() { guarded.end(outcome) }()
 	err = handler(srv, guarded)
-	outcome = s.outcomeOf(inner.Context(), err)
+	outcome = s.outcomeOf(ctx, err)
 	return err
 }
 
@@ -36,8 +48,10 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 // reader that does not read pins no permit.
 type serverStream struct {
 	grpc.ServerStream
-	server *Server
-	method string
+	ctx         context.Context
+	server      *Server
+	method      string
+	criticality limiter.Criticality // of the opening, and of every message
 
 	mu     sync.Mutex // guards all below: RecvMsg, SendMsg and the handler's end may run at the same time
 	permit limiter.Permit
@@ -48,6 +62,9 @@ type serverStream struct {
 // errEnded answers a goroutine that the handler has left behind.
 var errEnded = status.Error(codes.Canceled, "spillway: the stream's handler has returned")
 
+// Context returns the context of the stream with the criticality in force.
+func (s *serverStream) Context() context.Context { return s.ctx }
+
 // RecvMsg returns the next message once there is a permit to work on it. Under overload it holds the message
 // back instead of refusing it, so that HTTP/2 flow control stops the sender.
 func (s *serverStream) RecvMsg(m any) error {
@@ -57,8 +74,7 @@ func (s *serverStream) RecvMsg(m any) error {
 	if err != nil && !last {
 		return err
 	}
-	ctx := s.Context()
-	criticality := s.server.criticalityOf(ctx, s.method)
+	ctx, criticality := s.ctx, s.criticality
 	permit, refused := s.server.limiter.AcquireRequest(ctx, limiter.Request{Criticality: criticality, Patient: true})
 	if refused != nil { // the stream has ended
 		return s.server.refuse(ctx, s.server.metrics.learn(s.method), criticality, refused)

@@ -21,12 +21,13 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (out context.Context, 
 	if s.exempt.match(ctx, info.FullMethodName, nil, nil) {
 		return ctx, nil
 	}
-	criticality := s.criticalityAtTap(ctx, info)
+	criticality, why := s.criticalityAtTap(ctx, info)
 	refusal := s.limiter.Preview(ctx, limiter.Request{Criticality: criticality})
 	if refusal == nil {
 		return ctx, nil
 	}
 	s.limiter.Refused(refusal)
 	s.metrics.known(info.FullMethodName).refuse(criticality, refusal.Reason)
+	s.metrics.ignore(why) // only here: of a request that passes, the interceptor counts it
 	return ctx, s.answers.to(refusal)
 }

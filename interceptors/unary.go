@@ -14,7 +14,9 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if info == nil || handler == nil {
 		return nil, errMisused
 	}
-	if s.exempt.match(ctx, info.FullMethod, nil, req) {
+	exempt := s.exempt.match(ctx, info.FullMethod, nil, req)
+	ctx = s.withCriticality(ctx, info.FullMethod)
+	if exempt { // from the limit, not from what it carries on
 		return handler(ctx, req)
 	}
 	permit, err := s.admit(ctx, info.FullMethod)
@@ -31,9 +33,10 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 // errMisused answers a caller that is not gRPC and leaves out what gRPC never does.
 var errMisused = status.Error(codes.Internal, "spillway: an interceptor was called without info or handler")
 
-// admit passes a request, or the opening of a stream, through the limiter. An error is ready to be returned.
+// admit passes a request, or the opening of a stream, through the limiter, as of the criticality that ctx carries. An
+// error is ready to be returned.
 func (s *Server) admit(ctx context.Context, method string) (limiter.Permit, error) {
-	criticality := s.criticalityOf(ctx, method)
+	criticality := limiter.CriticalityFromContext(ctx)
 	permit, err := s.limiter.AcquireRequest(ctx, limiter.Request{Criticality: criticality})
 	counters := s.metrics.learn(method)
 	if err != nil {
