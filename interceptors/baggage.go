@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"go.opentelemetry.io/otel/baggage"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/spillway-go/spillway/limiter"
 )
@@ -78,4 +79,43 @@ func isOurMember(member string) bool {
 		member = member[:end]
 	}
 	return strings.TrimSpace(member) == CriticalityBaggageKey
+}
+
+// withBaggage returns a context in whose baggage, and in the baggage of whose outgoing metadata, the criticality is
+// the one given: in the first for a propagator that runs after us and sends the baggage of the context, in the
+// second where there is none. Of the context's other members none is sent: that is for a propagator to do.
+func withBaggage(ctx context.Context, criticality limiter.Criticality) context.Context {
+	name := criticality.String()
+	inForce := baggage.FromContext(ctx)
+	if inForce.Member(CriticalityBaggageKey).Value() != name {
+		member, err := baggage.NewMember(CriticalityBaggageKey, name)
+		if err != nil {
+			return ctx
+		}
+		if inForce, err = inForce.SetMember(member); err != nil {
+			return ctx
+		}
+		ctx = baggage.ContextWithBaggage(ctx, inForce)
+	}
+	ours := CriticalityBaggageKey + "=" + name
+	values := metadata.ValueFromOutgoingContext(ctx, baggageHeader)
+	if len(values) == 0 {
+		return metadata.AppendToOutgoingContext(ctx, baggageHeader, ours)
+	}
+	// One value, since many a receiver reads only the first, and ours before the rest, since it may cut off the rest.
+	members := []string{ours}
+	for _, value := range values {
+		for member := range strings.SplitSeq(value, ",") {
+			if !isOurMember(member) {
+				members = append(members, member)
+			}
+		}
+	}
+	joined := strings.Join(members, ",")
+	if len(joined) > maxBaggage { // for our sake the receiver would throw away all of it
+		return ctx
+	}
+	md, _ := metadata.FromOutgoingContext(ctx)
+	md.Set(baggageHeader, joined)
+	return metadata.NewOutgoingContext(ctx, md)
 }

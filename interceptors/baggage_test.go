@@ -91,6 +91,42 @@ func TestBaggageOfTheContext(t *testing.T) {
 	}
 }
 
+func TestBaggageThatIsSent(t *testing.T) {
+	long := "x=" + strings.Repeat("x", maxBaggage-2)
+	for _, c := range []struct {
+		inContext string
+		explicit  []string // in the outgoing metadata
+		want      string   // there, after
+	}{
+		{"", nil, "spillway.criticality=SHEDDABLE"},
+		{"tenant=7", nil, "spillway.criticality=SHEDDABLE"}, // of the context, a propagator decides what is sent
+		{"spillway.criticality=CRITICAL_PLUS,tenant=7", nil, "spillway.criticality=SHEDDABLE"},
+		{"", []string{"tenant=7;p"}, "spillway.criticality=SHEDDABLE,tenant=7;p"},
+		{"", []string{"a=1, spillway.criticality=CRITICAL", "b=2"}, "spillway.criticality=SHEDDABLE,a=1,b=2"},
+		{"", []string{long}, long}, // with ours, the receiver would throw all away
+	} {
+		inContext, err := baggage.Parse(c.inContext)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := baggage.ContextWithBaggage(t.Context(), inContext)
+		for _, value := range c.explicit {
+			ctx = metadata.AppendToOutgoingContext(ctx, "Baggage", value)
+		}
+		ctx = withBaggage(withBaggage(ctx, limiter.Sheddable), limiter.Sheddable)
+		if got := metadata.ValueFromOutgoingContext(ctx, baggageHeader); len(got) != 1 || got[0] != c.want {
+			t.Errorf("%q sent over %.80q, want once %.80q", got, c.explicit, c.want)
+		}
+		after := baggage.FromContext(ctx)
+		if got := after.Member(CriticalityBaggageKey).Value(); got != "SHEDDABLE" {
+			t.Errorf("the context says %q, want SHEDDABLE", got)
+		}
+		if got, want := after.Member("tenant").Value(), inContext.Member("tenant").Value(); got != want {
+			t.Errorf("the tenant in the context became %q, want %q", got, want)
+		}
+	}
+}
+
 // OpenTelemetry's own propagator is the naive twin: of a baggage that it reads without loss, we read the same.
 func FuzzBaggage(f *testing.F) {
 	f.Add("spillway.criticality=SHEDDABLE", "tenant=7")

@@ -112,7 +112,7 @@ func TestIgnoredIsCountedInTheTap(t *testing.T) {
 
 // What a caller sends does not decide how much is allocated: no matter how much it is, it is looked at where it is.
 func TestHostileHeadersAllocateLittle(t *testing.T) {
-	s := newServer(t, WithCriticalityBaggage())
+	s, c := newServer(t, WithCriticalityBaggage()), newClient(t, WithCriticalityBaggage())
 	for name, values := range map[string][]string{
 		"10,000 values":     strings.Split(strings.Repeat("SHEDDABLE ", 10_000), " "),
 		"10,000 members":    {strings.Repeat(CriticalityBaggageKey+"=x,", 10_000)},
@@ -131,6 +131,7 @@ func TestHostileHeadersAllocateLittle(t *testing.T) {
 			for range times {
 				s.withCriticality(ctx, "/a.B/C")
 				s.criticalityAtTap(t.Context(), info)
+				c.carry(ctx)
 			}
 			runtime.ReadMemStats(&after)
 			if each := (after.TotalAlloc - before.TotalAlloc) / times; each > most {
@@ -143,9 +144,10 @@ func TestHostileHeadersAllocateLittle(t *testing.T) {
 // The plain path, where nobody says anything, allocates nothing for the sake of criticality.
 func TestSilenceAllocatesNothing(t *testing.T) {
 	s := newServer(t, WithCriticalityBaggage(), WithMethodCriticality(methods{"/a.B/*": limiter.Critical}))
+	c := newClient(t, WithCriticalityBaggage())
 	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("user-agent", "test", "baggage", "tenant=7,plan=free"))
 	if n := testing.AllocsPerRun(1000, func() {
-		if s.withCriticality(ctx, "/c.D/E") != ctx {
+		if s.withCriticality(ctx, "/c.D/E") != ctx || c.carry(ctx) != ctx {
 			t.Fatal("another context")
 		}
 	}); n != 0 {
@@ -304,7 +306,7 @@ func TestStreamIsAskedOnce(t *testing.T) {
 }
 
 // Whatever a header holds, it harms nobody, never makes a request more critical than the ceiling, and is either
-// understood or has a reason why not.
+// understood or has a reason why not. Client and server read it alike.
 func FuzzCriticality(f *testing.F) {
 	f.Add("CRITICAL", "", uint8(0), uint8(3))
 	f.Add("SHEDDABLE", "SHEDDABLE", uint8(1), uint8(4))
@@ -312,8 +314,10 @@ func FuzzCriticality(f *testing.F) {
 	f.Add("SHEDDABLE,CRITICAL", "", uint8(0), uint8(1))
 	f.Add(strings.Repeat("A", 100), "", uint8(200), uint8(1))
 	var servers [criticalities]*Server
+	var clients [criticalities]*Client
 	for level := limiter.Sheddable; level <= limiter.CriticalPlus; level++ {
 		servers[level], _ = NewServer(WithCriticalityCeiling(level))
+		clients[level], _ = NewClient(WithCriticalityCeiling(level))
 	}
 	f.Fuzz(func(t *testing.T, first, second string, more, ceiling uint8) {
 		values := []string{first}
@@ -321,7 +325,7 @@ func FuzzCriticality(f *testing.F) {
 			values = append(values, second)
 		}
 		level := min(max(limiter.Criticality(ceiling), limiter.Sheddable), limiter.CriticalPlus)
-		s := servers[level]
+		s, c := servers[level], clients[level]
 		ctx := metadata.NewIncomingContext(t.Context(), metadata.MD{CriticalityHeader: values})
 		got, why := s.criticalityOf(ctx, "/a.B/C")
 		if got > level {
@@ -332,6 +336,13 @@ func FuzzCriticality(f *testing.F) {
 		}
 		if name := limiter.Criticality.String; why == notIgnored && name(got) != first && name(got) != name(level) {
 			t.Errorf("%q understood as %v", first, got)
+		}
+		var want []string
+		if why == notIgnored {
+			want = []string{got.String()}
+		}
+		if sent := metadata.ValueFromOutgoingContext(c.carry(ctx), CriticalityHeader); strings.Join(sent, "|") != strings.Join(want, "|") {
+			t.Errorf("%q is carried on as %q, want %q", values, sent, want)
 		}
 	})
 }

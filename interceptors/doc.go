@@ -17,7 +17,10 @@
 //
 // How critical a request is, says the first of these who says anything: the function of [WithCriticality], the table
 // of [WithMethodCriticality], the caller's metadata ([CriticalityHeader]) and, with [WithCriticalityBaggage], its
-// baggage. A caller is believed up to [WithCriticalityCeiling]. The handler finds the answer in its context.
+// baggage. A caller is believed up to [WithCriticalityCeiling]. The handler finds the answer in its context, and
+// clients with [DialOptions] carry it on:
+//
+//	conn, err := grpc.NewClient(target, append(interceptors.DialOptions(), ...)...)
 //
 // gRPC's health and reflection services are exempt: a server that is busy is not dead.
 package interceptors

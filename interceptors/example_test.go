@@ -3,9 +3,13 @@ package interceptors_test
 import (
 	"context"
 	"fmt"
+	"net"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/test/bufconn"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 
@@ -58,6 +62,39 @@ func ExampleServer_UnaryInterceptor() {
 		func(context.Context, any) (any, error) { return 42, nil })
 	fmt.Println(answer, err)
 	// Output: 42 <nil>
+}
+
+// oracle is a service that says how critical the question is.
+type oracle struct {
+	testpb.UnimplementedTestServiceServer
+}
+
+func (oracle) UnaryCall(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+	fmt.Println(limiter.CriticalityFromContext(ctx))
+	return &testpb.SimpleResponse{}, nil
+}
+
+// A nightly report says that it can wait. So does, without a word of its own, whoever is asked for its sake.
+func ExampleDialOptions() {
+	srv := grpc.NewServer(interceptors.ServerOptions()...)
+	defer srv.Stop()
+	testpb.RegisterTestServiceServer(srv, oracle{})
+	listener := bufconn.Listen(1 << 16) // a network in memory
+	go func() { _ = srv.Serve(listener) }()
+
+	conn, err := grpc.NewClient("passthrough:///oracle", append(interceptors.DialOptions(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))...)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer conn.Close()
+	ctx := limiter.ContextWithCriticality(context.Background(), limiter.Sheddable)
+	if _, err := testpb.NewTestServiceClient(conn).UnaryCall(ctx, &testpb.SimpleRequest{}); err != nil {
+		fmt.Println(err)
+	}
+	// Output: SHEDDABLE
 }
 
 // The operator decides what is critical: payments are served first, whatever their callers say, and who says that

@@ -20,10 +20,6 @@ type optionFunc func(*config) error
 
 func (f optionFunc) apply(c *config) error { return f(c) }
 
-type trustOption func(*trust) error
-
-func (f trustOption) apply(c *config) error { return f(&c.trust) }
-
 // defaultCeiling lets a caller say that it is less critical than others, not that it is more.
 const defaultCeiling = limiter.Critical
 
@@ -121,9 +117,9 @@ func WithMethodCriticality(table map[string]limiter.Criticality) Option {
 // WithCriticalityCeiling bounds what a caller may claim, in its metadata or its baggage: whoever says more is served,
 // and carried on, as c. The default is Critical; CriticalPlus is for those whose callers can all be trusted. Below
 // Critical it also bounds requests that say nothing and would be served as Critical. It does not bound
-// [WithCriticality] and [WithMethodCriticality]. [NewServer] rejects what is none of the four
-// levels.
-func WithCriticalityCeiling(c limiter.Criticality) Option {
+// [WithCriticality] and [WithMethodCriticality]. A client needs it only where no server of this package has seen the
+// request that it carries on. [NewServer] and [NewClient] reject what is none of the four levels.
+func WithCriticalityCeiling(c limiter.Criticality) SharedOption {
 	return trustOption(func(t *trust) error {
 		t.ceiling = c
 		if !isLevel(c) {
@@ -135,9 +131,10 @@ func WithCriticalityCeiling(c limiter.Criticality) Option {
 
 // WithCriticalityBaggage makes use of OpenTelemetry's baggage, so that criticality also passes through processes
 // that know nothing of spillway and hand baggage on. A server that finds no criticality in [CriticalityHeader] looks
-// for [CriticalityBaggageKey], in the baggage of the context and in the metadata "baggage". The
+// for [CriticalityBaggageKey], in the baggage of the context and in the metadata "baggage". A client puts it into
+// both, in place of what its callers may have claimed there: a server with this option wants clients with it. The
 // default is the header alone.
-func WithCriticalityBaggage() Option {
+func WithCriticalityBaggage() SharedOption {
 	return trustOption(func(t *trust) error {
 		t.baggage = true
 		return nil

@@ -42,6 +42,27 @@ func TestBadOptionsAreNamed(t *testing.T) {
 
 type methods = map[string]limiter.Criticality
 
+func TestBadClientOptionsAreNamed(t *testing.T) {
+	for want, opts := range map[string][]ClientOption{
+		"option 1 is nil":           {WithCriticalityBaggage(), nil},
+		"WithCriticalityCeiling(7)": {WithCriticalityCeiling(7)},
+	} {
+		_, err := NewClient(opts...)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one that says %q", err, want)
+		}
+	}
+}
+
+func TestDialOptionsPanicsOnABadOption(t *testing.T) {
+	defer func() {
+		if err, ok := recover().(error); !ok || !strings.Contains(err.Error(), "option 0 is nil") {
+			t.Errorf("panic with %v, want the error of the option", err)
+		}
+	}()
+	DialOptions(nil)
+}
+
 func TestServerOptionsPanicsOnABadOption(t *testing.T) {
 	defer func() {
 		if err, ok := recover().(error); !ok || !strings.Contains(err.Error(), "WithLimiter") {
