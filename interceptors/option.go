@@ -3,7 +3,6 @@ package interceptors
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
@@ -102,15 +101,14 @@ func WithCriticality(f CriticalityFunc) Option {
 
 // WithMethodCriticality says how critical the requests for a method are, whatever their callers say. A key is a full
 // method, "/pkg.Service/Method", or "/pkg.Service/*" for those methods of a service that have no key of their own.
-// The table is copied. The default is an empty one; given more than once, the tables add up, and the last value of a
+// [NewServer] copies the table. The default is an empty one; given more than once, the tables add up, and the last value of a
 // key holds. [NewServer] rejects nil, a key of another form, and a value that is none of the four levels.
 func WithMethodCriticality(table map[string]limiter.Criticality) Option {
-	entries := maps.Clone(table)
 	return optionFunc(func(c *config) error {
-		if err := notNil("WithMethodCriticality", "a table", entries); err != nil {
+		if err := notNil("WithMethodCriticality", "a table", table); err != nil {
 			return err
 		}
-		return c.methods.add(entries)
+		return c.methods.add(table)
 	})
 }
 
