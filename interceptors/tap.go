@@ -22,11 +22,12 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (out context.Context, 
 		return ctx, nil
 	}
 	criticality, why := s.criticalityAtTap(ctx, info)
-	refusal := s.limiter.Preview(ctx, limiter.Request{Criticality: criticality})
+	request := limiter.Request{Criticality: criticality}
+	refusal := s.limiter.Preview(ctx, request)
 	if refusal == nil {
 		return ctx, nil
 	}
-	s.limiter.Refused(refusal)
+	s.limiter.Refused(request, refusal)
 	s.metrics.known(info.FullMethodName).refuse(criticality, refusal.Reason)
 	s.metrics.ignore(why) // only here: of a request that passes, the interceptor counts it
 	return ctx, s.answers.to(refusal)

@@ -30,14 +30,18 @@ func (l *Limiter) control(now time.Duration) {
 	var sample feedback.Sample
 	var slack time.Duration
 	var bounded int64
+	var offered [levels]int64
 	for i := range l.shards {
 		t := l.shards[i].roll(now, &sample)
 		slack += t.slack
 		bounded += t.bounded
+		for level, n := range t.offered {
+			offered[level] += n
+		}
 	}
 	sample.Limit = int(l.limit.Load())
 	l.mu.Lock()
-	l.pace.observe(sample.Window, slack, bounded)
+	l.pace.observe(sample, slack, bounded, offered)
 	l.retry = l.pace.retryHint(sample)
 	l.mu.Unlock()
 

@@ -97,9 +97,9 @@ func (l *Limiter) TryAcquire() (Permit, bool) {
 	now := l.now()
 	l.control(now)
 	if n, ok := l.load.enter(l.limit.Load()); ok {
-		return l.shard().admit(now, now, 0, n), true
+		return l.shard().admit(now, now, 0, Critical.level(), n), true
 	}
-	l.shard().turnAway(ReasonLimit)
+	l.shard().turnAway(Critical.level(), ReasonLimit)
 	return Permit{}, false
 }
 
@@ -112,7 +112,7 @@ func (l *Limiter) AcquireRequest(ctx context.Context, r Request) (Permit, error)
 	}
 	level := r.Criticality.level()
 	if refusal := l.gates[level].Load(); refusal != nil && !r.Patient {
-		l.shard().turnAway(refusal.Reason)
+		l.shard().turnAway(level, refusal.Reason)
 		return Permit{}, refusal
 	}
 	now := l.now()
@@ -122,7 +122,7 @@ func (l *Limiter) AcquireRequest(ctx context.Context, r Request) (Permit, error)
 		deadline = max(1, at.Sub(l.epoch)+1)
 	}
 	if n, ok := l.load.enter(l.limit.Load()); ok {
-		return l.shard().admit(now, now, deadline, n), nil
+		return l.shard().admit(now, now, deadline, level, n), nil
 	}
 	w, refusal := l.queue(now, level, deadline, r.Patient)
 	if refusal != nil {
@@ -151,7 +151,9 @@ func (l *Limiter) Preview(ctx context.Context, r Request) *Refusal {
 
 // Refused counts a request that was turned away on the word of Preview, so that the limiter's own figures hold
 // all that came.
-func (l *Limiter) Refused(r *Refusal) { l.shard().turnAway(r.Reason) }
+func (l *Limiter) Refused(r Request, refusal *Refusal) {
+	l.shard().turnAway(r.Criticality.level(), refusal.Reason)
+}
 
 // release ends the work of a permit.
 func (l *Limiter) release(p Permit, outcome Outcome) {

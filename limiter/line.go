@@ -23,8 +23,8 @@ type waiter struct {
 
 // queue holds the waiters of one criticality in the order in which they came.
 //
-// It may stand for as long as a burst can: credit is filled while nobody waits and spent while somebody does.
-// When it is spent the queue is standing, and only shortLine may wait.
+// It may stand for as long as a burst can: credit is filled while less comes than can be served, and spent while
+// somebody waits. When it is spent the queue is standing, and only shortLine may wait.
 type queue struct {
 	oldest, newest *waiter
 	length         int
@@ -59,28 +59,25 @@ func (q *queue) remove(w *waiter) {
 	q.length--
 }
 
-// count brings the credit up to now. It is filled at the pace of time while nobody waits, up to full, and spent
-// the faster the longer the wait of who came first: a queue that is short and often empty costs little, however
-// often somebody waits in it for a moment.
-func (q *queue) count(now, full time.Duration) {
+// count brings the credit up to now. It is filled in proportion to what is left of the limit by all that comes of
+// this criticality and above, and spent in proportion to the wait of who came first. Work that fits thus keeps
+// its credit however often somebody waits for a moment; work that does not gets none, however often nobody does.
+func (q *queue) count(now, full time.Duration, load float64) {
 	passed := now - q.counted
 	if passed <= 0 {
 		return
 	}
 	q.counted = now
-	if q.length == 0 {
-		q.credit = min(full, q.credit+passed)
-		return
+	change := filling * max(0, 1-load)
+	if q.length > 0 && full > 0 {
+		change -= spending * float64(now-q.oldest.came) / float64(full)
 	}
-	if full > 0 {
-		wait := float64(now-q.oldest.came) / float64(full)
-		q.credit -= time.Duration(spending * wait * float64(passed))
-	}
-	q.credit = max(0, min(full, q.credit))
+	q.credit = max(0, min(full, q.credit+time.Duration(change*float64(passed))))
 }
 
-// spending is how fast credit goes, relative to time, when somebody has waited for all of it.
-const spending = 1.5
+// How fast credit comes and goes, relative to time: while nothing is offered, and while somebody has waited for
+// all of it.
+const filling, spending = 2, 1.5
 
 // line is everybody who waits for a permit: a queue for each criticality, the most critical served first.
 type line struct {
@@ -123,14 +120,14 @@ func (l *line) worst(level int) *waiter {
 
 func (l *line) push(now time.Duration, w *waiter, p pace) {
 	q := &l.queues[w.level]
-	q.count(now, p.fullCredit())
+	q.count(now, p.fullCredit(), p.load[w.level])
 	q.push(w)
 	l.length++
 }
 
 func (l *line) remove(now time.Duration, w *waiter, p pace) {
 	q := &l.queues[w.level]
-	q.count(now, p.fullCredit())
+	q.count(now, p.fullCredit(), p.load[w.level])
 	q.remove(w)
 	l.length--
 }
@@ -154,7 +151,7 @@ func (l *line) admits(now time.Duration, level int, deadline time.Duration, p pa
 // full returns 0 if there is room for one more of the level, or why there is not.
 func (l *line) full(now time.Duration, level int, p pace) Reason {
 	q, ahead := &l.queues[level], l.ahead(level)
-	q.count(now, p.fullCredit())
+	q.count(now, p.fullCredit(), p.load[level])
 	if ahead < shortLine {
 		return 0
 	}

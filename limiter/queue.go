@@ -11,7 +11,7 @@ func (l *Limiter) queue(now time.Duration, level int, deadline time.Duration, pa
 	defer l.mu.Unlock()
 	if !patient {
 		if reason := l.line.admits(now, level, deadline, l.pace); reason != 0 {
-			l.shard().turnAway(reason)
+			l.shard().turnAway(level, reason)
 			refusal := l.refusals.pick(reason, l.retry, l.turn())
 			if l.gates[level].Load() == nil {
 				l.publish(now)
@@ -21,7 +21,7 @@ func (l *Limiter) queue(now time.Duration, level int, deadline time.Duration, pa
 	}
 	w := l.waiters.Get().(*waiter)
 	w.level, w.patient, w.deadline, w.came = level, patient, deadline, now
-	l.shard().wait()
+	l.shard().wait(level)
 	l.load.come()
 	l.line.push(now, w, l.pace)
 	l.displace(now, level)
@@ -101,7 +101,7 @@ func (l *Limiter) serveLocked(now time.Duration) {
 			break
 		}
 		l.line.remove(now, w, l.pace)
-		w.permit = l.shard().admit(now, w.came, w.deadline, inFlight)
+		w.permit = l.shard().admit(now, w.came, w.deadline, w.level, inFlight)
 		w.ready <- struct{}{}
 	}
 	l.publish(now)

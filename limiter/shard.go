@@ -38,8 +38,11 @@ type slot struct {
 
 // tally counts what a window's meter does not.
 type tally struct {
-	peak                                      int
-	offered, refused, waited, late, overloads int64
+	peak                             int
+	refused, waited, late, overloads int64
+
+	// offered counts those who came, by level.
+	offered [levels]int64
 
 	// slack adds up the time that requests with a deadline had left when they came.
 	slack   time.Duration
@@ -47,7 +50,7 @@ type tally struct {
 }
 
 // admit gives a permit for work that starts now. inFlight is how many are then in flight in all.
-func (s *shard) admit(now, came, deadline time.Duration, inFlight int) Permit {
+func (s *shard) admit(now, came, deadline time.Duration, level, inFlight int) Permit {
 	s.mu.Lock()
 	if s.free == 0 {
 		s.slots = append(s.slots, slot{})
@@ -62,7 +65,7 @@ func (s *shard) admit(now, came, deadline time.Duration, inFlight int) Permit {
 	s.meter.Arrive(now)
 	s.window.peak = max(s.window.peak, inFlight)
 	if came == now { // else it was counted when it came
-		s.window.offered++
+		s.window.offered[level]++
 	}
 	if deadline > 0 {
 		s.window.slack += deadline - came
@@ -159,17 +162,17 @@ func (s *shard) resume(p Permit, now time.Duration) bool {
 }
 
 // wait counts a request that comes and has to wait.
-func (s *shard) wait() {
+func (s *shard) wait(level int) {
 	s.mu.Lock()
-	s.window.offered++
+	s.window.offered[level]++
 	s.window.waited++
 	s.mu.Unlock()
 }
 
 // turnAway counts a request that is refused as it comes.
-func (s *shard) turnAway(reason Reason) {
+func (s *shard) turnAway(level int, reason Reason) {
 	s.mu.Lock()
-	s.window.offered++
+	s.window.offered[level]++
 	s.window.refused++
 	s.counts.refused[reason]++
 	s.mu.Unlock()
@@ -215,7 +218,9 @@ func (s *shard) roll(now time.Duration, sample *feedback.Sample) tally {
 	}
 	sample.Window = sample.Merge(w)
 	sample.Peak = max(sample.Peak, t.peak)
-	sample.Offered += t.offered
+	for _, n := range t.offered {
+		sample.Offered += n
+	}
 	sample.Refused += t.refused
 	sample.Waited += t.waited
 	sample.Late += t.late
