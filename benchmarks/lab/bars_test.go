@@ -3,6 +3,7 @@ package lab
 import (
 	"math"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 )
@@ -17,33 +18,29 @@ func contestant(t *testing.T, name string) Contestant {
 	return chooseContestants(t, name)[0]
 }
 
-// fall is how far the bars fall under the race detector: its shuffling makes every run another one, and no single
-// one of those is sure to reach what the run of a seed does.
-func fall() float64 {
-	if shuffled {
-		return 0.05
-	}
-	return 0
-}
-
-// Spillway, with nothing set, keeps its bars.
+// Spillway, with nothing set, keeps its bars. A share is one throw of the dice: the same law differs by .015 from seed
+// to seed, and any change of it is another throw. So the bar is for the mean of three.
 func TestBars(t *testing.T) {
 	for _, name := range []string{"pool-2x", "halves", "delay-10x", "tight-deadline", "retries", "bursts", "underload",
 		"cold-start", "onset", "on-off", "lock", "svc-100ms", "stalls"} {
 		t.Run(name, func(t *testing.T) {
 			s := scenario(t, name)
-			f := Run(t, s, contestant(t, "spillway"), 1, Direct)
-			if f.ShareOfIdeal < s.Bar-fall() {
-				t.Errorf("share of the ideal %.3f, want %.3f", f.ShareOfIdeal, s.Bar)
+			var shares []float64
+			for seed := uint64(1); seed <= 3; seed++ {
+				f := Run(t, s, contestant(t, "spillway"), seed, Direct)
+				shares = append(shares, f.ShareOfIdeal)
+				if f.RefusalP99Ms > max(10, float64(s.Mean)/float64(ms)) {
+					t.Errorf("seed %d: p99 until a NO %.1f ms, want 10 ms or one service time", seed, f.RefusalP99Ms)
+				}
+				if f.InVain > 0.05 {
+					t.Errorf("seed %d: %.3f of the work done in vain, want 0.05 at most", seed, f.InVain)
+				}
+				if name == "underload" && f.Refused > 0 {
+					t.Errorf("seed %d: %d refused in underload, want none", seed, f.Refused)
+				}
 			}
-			if f.RefusalP99Ms > max(10, float64(s.Mean)/float64(ms)) {
-				t.Errorf("p99 until a NO %.1f ms, want 10 ms or one service time", f.RefusalP99Ms)
-			}
-			if f.InVain > 0.05 {
-				t.Errorf("%.3f of the work done in vain, want 0.05 at most", f.InVain)
-			}
-			if name == "underload" && f.Refused > 0 {
-				t.Errorf("%d refused in underload, want none", f.Refused)
+			if mean := sum(shares) / float64(len(shares)); mean < s.Bar || slices.Min(shares) < s.Bar-0.03 {
+				t.Errorf("shares of the ideal %.3f, want a mean of %.3f and none below %.3f", shares, s.Bar, s.Bar-0.03)
 			}
 		})
 	}
@@ -53,7 +50,7 @@ func TestBars(t *testing.T) {
 func TestTiersBar(t *testing.T) {
 	f := Run(t, scenario(t, "tiers"), contestant(t, "spillway"), 1, Direct)
 	got := f.SuccessByTier
-	if got[0] < 0.999-fall() || got[1] < 0.99-fall() || got[3] > 0.02+fall() {
+	if got[0] < 0.999 || got[1] < 0.99 || got[3] > 0.02 {
 		t.Errorf("success by tier %.3f, want >= .999, >= .99, the rest, about 0", got)
 	}
 	for i := range len(got) - 1 {
@@ -61,7 +58,7 @@ func TestTiersBar(t *testing.T) {
 			t.Errorf("inversion: %.3f", got)
 		}
 	}
-	if f.ShareOfIdeal < 0.97-fall() {
+	if f.ShareOfIdeal < 0.97 {
 		t.Errorf("share of the ideal %.3f, want 0.97", f.ShareOfIdeal)
 	}
 }
@@ -84,18 +81,22 @@ func short(s Scenario) Scenario {
 	return s
 }
 
+// Whatever order the scheduler takes goroutines in, and the race detector shuffles them, one seed gives one result.
 func TestSameSeedSameFigures(t *testing.T) {
-	s := short(scenario(t, "pool-2x"))
-	a := Run(t, s, contestant(t, "spillway"), 3, Direct)
-	b := Run(t, s, contestant(t, "spillway"), 3, Direct)
-	if shuffled {
-		if a.OfferedPerS != b.OfferedPerS {
-			t.Errorf("two loads of one seed: %v and %v requests/s", a.OfferedPerS, b.OfferedPerS)
+	for name, length := range map[string]time.Duration{
+		"pool-2x":  6 * time.Second,
+		"usl64-3x": 3 * time.Second,
+		"retries":  12 * time.Second,
+		"rate-50k": 2 * time.Second,
+	} {
+		s := scenario(t, name)
+		s.Length, s.Judged = length, length/2
+		a := Run(t, s, contestant(t, "spillway"), 3, Direct)
+		b := Run(t, s, contestant(t, "spillway"), 3, Direct)
+		if !reflect.DeepEqual(a, b) {
+			a.Trace, b.Trace = nil, nil // too long to read
+			t.Errorf("two runs of one seed:\n%+v\n%+v", a, b)
 		}
-		return
-	}
-	if !reflect.DeepEqual(a, b) {
-		t.Errorf("two runs of one seed:\n%+v\n%+v", a, b)
 	}
 }
 
@@ -104,7 +105,7 @@ func TestModesAgree(t *testing.T) {
 	s := short(scenario(t, "pool-2x"))
 	direct := Run(t, s, contestant(t, "spillway"), 1, Direct)
 	grpc := Run(t, s, contestant(t, "spillway"), 1, Grpc)
-	if d := math.Abs(direct.ShareOfIdeal - grpc.ShareOfIdeal); d > 0.03+fall() {
+	if d := math.Abs(direct.ShareOfIdeal - grpc.ShareOfIdeal); d > 0.03 {
 		t.Errorf("share of the ideal %.3f called directly, %.3f over gRPC; want them within 0.03", direct.ShareOfIdeal, grpc.ShareOfIdeal)
 	}
 }

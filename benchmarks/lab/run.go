@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -26,6 +27,7 @@ type Mode func(t *testing.T, s Scenario, unary grpc.UnaryServerInterceptor) (cal
 // Direct calls the interceptor as a function. The caller gives up at its deadline, while the server works on.
 func Direct(_ *testing.T, s Scenario, unary grpc.UnaryServerInterceptor) (caller, func()) {
 	serve := func(ctx context.Context, work func() error) error {
+		ctx = grpc.NewContextWithServerTransportStream(ctx, deaf{})
 		_, err := unary(ctx, nil, method, func(context.Context, any) (any, error) { return nil, work() })
 		return err
 	}
@@ -48,6 +50,15 @@ func Direct(_ *testing.T, s Scenario, unary grpc.UnaryServerInterceptor) (caller
 	}, serving.Wait
 }
 
+// deaf takes what a handler adds to its answer. Without it grpc.SetTrailer writes an error with the whole context in
+// it, which costs more than all else that a refusal does.
+type deaf struct{}
+
+func (deaf) Method() string               { return method.FullMethod }
+func (deaf) SetHeader(metadata.MD) error  { return nil }
+func (deaf) SendHeader(metadata.MD) error { return nil }
+func (deaf) SetTrailer(metadata.MD) error { return nil }
+
 // errFailFast is how a callee fails that fails fast.
 var errFailFast = status.Error(codes.Unavailable, "the callee fails fast")
 
@@ -66,7 +77,8 @@ func run(t *testing.T, s Scenario, c Contestant, seed uint64, mode Mode) Figures
 	ideal := s.ideal(all)
 	unary, limit, stop := c.New(s)
 	call, hangUp := mode(t, s, unary)
-	r := &runner{scenario: s, station: s.Station(), call: call, books: newBooks(s)}
+	time.Sleep(next(clock(), 0, 0) - clock())
+	r := &runner{scenario: s, station: s.Station(), call: call, books: newBooks(s), instants: newInstants()}
 	var open sync.WaitGroup
 	stopClock := r.clock(limit)
 	for _, req := range all {
@@ -86,12 +98,15 @@ type runner struct {
 	station  Station
 	call     caller
 	books    *books
+	instants *instants
 }
 
 // clock lets the events of the scenario happen and keeps the trace, until it is stopped.
 func (r *runner) clock(limit func() int) (stop func()) {
-	ticks, done := time.NewTicker(tick), make(chan struct{})
+	done := make(chan struct{})
 	go func() {
+		time.Sleep(tickPlace)
+		ticks := time.NewTicker(tick)
 		defer ticks.Stop()
 		for now := time.Duration(0); ; now += tick {
 			if r.scenario.Events != nil {
@@ -119,19 +134,24 @@ func (r *runner) play(req request) {
 	r.books.offer(req)
 	backoff := 100 * ms
 	for try := 1; ; try++ {
-		if done := r.try(req); done || try >= r.scenario.Tries {
+		if done := r.try(req, r.sleeper(req, try)); done || try >= r.scenario.Tries {
 			return
 		}
-		time.Sleep(backoff/2 + time.Duration(req.size.Nanoseconds()*7919%int64(backoff)))
+		r.sleeper(req, try+1).sleep(backoff/2 + time.Duration(req.size.Nanoseconds()*7919%int64(backoff)))
 		backoff *= 2
 	}
 }
 
+// sleeper is one try of a request. The server may still work on one when its caller sends the next.
+func (r *runner) sleeper(req request, try int) sleeper {
+	return sleeper{r.instants, req.number*(r.scenario.Tries+2) + try}
+}
+
 // try sends a request once, and reports whether there is no more to be had by trying again.
-func (r *runner) try(req request) (done bool) {
+func (r *runner) try(req request, who sleeper) (done bool) {
 	s := r.scenario
 	v := r.books.try(req)
-	ctx, cancel := context.WithDeadline(context.Background(), v.sent.Add(s.Deadline))
+	ctx, cancel := context.WithDeadline(context.Background(), v.sent.Add(s.Deadline+deadlineLag))
 	defer cancel()
 	if len(s.Tiers) > 0 {
 		ctx = context.WithValue(ctx, criticalityKey{}, s.Tiers[req.tier].Criticality)
@@ -139,11 +159,12 @@ func (r *runner) try(req request) (done bool) {
 	err := r.call(ctx, func() error {
 		v.begin()
 		defer v.finish()
+		who.turn()
 		if req.fails {
-			time.Sleep(ms)
+			who.sleep(ms)
 			return errFailFast
 		}
-		r.station.Do(req.size)
+		r.station.Do(who, req.size)
 		return nil
 	})
 	return v.end(err) || errors.Is(err, errFailFast)

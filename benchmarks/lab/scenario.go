@@ -218,7 +218,8 @@ func delays(name string, times int) Scenario {
 
 // request is one of the load, all of it decided before the run.
 type request struct {
-	at     time.Duration
+	number int           // from 1 on, in the order of at
+	at     time.Duration // a multiple of apart, and no other's
 	size   time.Duration
 	tier   int
 	tenant int
@@ -244,6 +245,10 @@ func (s Scenario) load(seed uint64) []request {
 		r.tenant = pick(rng, len(s.Tenants), func(i int) float64 { return s.Tenants[i] })
 		r.fails = rng.Float64() < s.FailFast
 		if rng.Float64()*top < s.Rate(now) {
+			if r.at = now / apart * apart; len(all) > 0 {
+				r.at = max(r.at, all[len(all)-1].at+apart)
+			}
+			r.number = len(all) + 1
 			all = append(all, r)
 		}
 	}

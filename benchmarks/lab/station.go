@@ -7,9 +7,10 @@ import (
 )
 
 // Station is where the work is done. Do blocks, in virtual time, until the work of a request of the given size is
-// done; nothing interrupts it, as nothing interrupts a database at work. Any goroutine may call any method of it.
+// done; nothing interrupts it, as nothing interrupts a database at work. Any goroutine may call any method of it, but
+// no two call Do at the same instant.
 type Station interface {
-	Do(size time.Duration)
+	Do(who sleeper, size time.Duration)
 	// Capacity returns the most requests of a mean size that can be done a second now.
 	Capacity(mean time.Duration) float64
 }
@@ -28,14 +29,14 @@ type Pool struct {
 func NewPool(workers int) *Pool { return &Pool{workers: workers, slowness: 1} }
 
 // Do waits for a worker and uses it.
-func (p *Pool) Do(size time.Duration) {
+func (p *Pool) Do(who sleeper, size time.Duration) {
 	if turn := p.enter(); turn != nil {
 		<-turn
 	}
 	p.mu.Lock()
 	takes := time.Duration(float64(size) * p.slowness)
 	p.mu.Unlock()
-	time.Sleep(takes)
+	who.sleep(takes)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.busy--
@@ -109,11 +110,11 @@ type Delay struct {
 func NewDelay(d time.Duration) *Delay { return &Delay{time: d} }
 
 // Do takes the delay, whatever the size.
-func (d *Delay) Do(time.Duration) {
+func (d *Delay) Do(who sleeper, _ time.Duration) {
 	d.mu.Lock()
 	takes := d.time
 	d.mu.Unlock()
-	time.Sleep(takes)
+	who.sleep(takes)
 }
 
 // Slow makes everything from now on take so many times as long as now.
@@ -152,7 +153,7 @@ func (s *Shared) speed(n float64) float64 {
 }
 
 // Do shares the cores until the work is done.
-func (s *Shared) Do(size time.Duration) {
+func (s *Shared) Do(_ sleeper, size time.Duration) {
 	job := &job{finished: make(chan struct{})}
 	s.mu.Lock()
 	s.advance()
@@ -181,12 +182,14 @@ func (s *Shared) schedule() {
 		return
 	}
 	left := (s.jobs[0].ends - s.done) / s.speed(float64(len(s.jobs)))
-	s.timer = time.AfterFunc(time.Duration(max(0, left)*float64(time.Second))+1, func() {
+	now := clock()
+	ends := next(now, time.Duration(max(0, left)*float64(time.Second))+1, jobPlace)
+	s.timer = time.AfterFunc(ends-now, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.advance()
-		for len(s.jobs) > 0 && s.jobs[0].ends <= s.done+1e-12 {
-			close(heap.Pop(&s.jobs).(*job).finished)
+		if s.jobs[0].ends <= s.done+1e-12 {
+			close(heap.Pop(&s.jobs).(*job).finished) // only one: the next that ends has the next instant
 		}
 		s.schedule()
 	})
@@ -218,9 +221,9 @@ func (j *jobs) Pop() any {
 type Tandem []Station
 
 // Do passes all of them.
-func (t Tandem) Do(size time.Duration) {
+func (t Tandem) Do(who sleeper, size time.Duration) {
 	for _, s := range t {
-		s.Do(size / time.Duration(len(t)))
+		s.Do(who, size/time.Duration(len(t)))
 	}
 }
 

@@ -24,7 +24,7 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	runtime.GOMAXPROCS(1) // one goroutine at a time: the same seed, the same figures
+	runtime.GOMAXPROCS(1) // a bubble is the faster for it; the figures are the same with more
 	os.Exit(m.Run())
 }
 
