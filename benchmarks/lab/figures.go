@@ -32,6 +32,7 @@ type Point struct {
 	At       time.Duration
 	Offered  float64 // per second, since the point before
 	Goodput  float64 // the same
+	Ideal    float64 // the goodput that was possible at best
 	Limit    int     // 0: the contestant shows none
 	InFlight int     // handlers at work
 	Line     int     // callers that wait for a handler to begin
@@ -45,6 +46,9 @@ func (b *books) figures(c Contestant, seed uint64, ideal []float64) Figures {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.scenario
+	for i := range len(b.trace) - 1 {
+		b.trace[i+1].Ideal = tenth(ideal, i) / pointEvery.Seconds()
+	}
 	seconds := (s.Length - s.Judged).Seconds()
 	f := Figures{
 		Case: s.Name, Contestant: c.Name, Seed: seed,
@@ -62,21 +66,27 @@ func (b *books) figures(c Contestant, seed uint64, ideal []float64) Figures {
 // tenths of the ideal: of the next half second, or of as long as a hundred answers take, which is enough to tell
 // nine tenths from noise. It is -1 where that never happens. The caller holds mu.
 func (b *books) recovery(ideal []float64) float64 {
-	const ticks = int(pointEvery / tick)
 	changed := cmp.Or(b.scenario.Changed, b.scenario.Judged)
 	for from := int(changed / pointEvery); ; from++ {
 		good, possible := 0.0, 0.0
 		for i := from; i < from+5 || possible < 100; i++ {
-			if i+1 >= len(b.trace) || (i+1)*ticks > len(ideal) {
+			if i+1 >= len(b.trace) || b.trace[i+1].At > b.scenario.Length+tick {
 				return -1
 			}
 			good += b.trace[i+1].Goodput * pointEvery.Seconds() // the point at the end of this tenth
-			possible += sum(ideal[i*ticks : (i+1)*ticks])
+			possible += tenth(ideal, i)
 		}
 		if good >= 0.9*possible {
 			return float64(time.Duration(from)*pointEvery-changed) / float64(ms)
 		}
 	}
+}
+
+// tenth returns how many answers were possible in a tenth of a second: none after the end.
+func tenth(ideal []float64, i int) float64 {
+	const ticks = int(pointEvery / tick)
+	end := min((i+1)*ticks, len(ideal))
+	return sum(ideal[min(i*ticks, end):end])
 }
 
 func sum(values []float64) float64 {
