@@ -34,16 +34,19 @@ func holds(trace []Point) time.Duration {
 }
 
 // The law finds the limit from any other: from too low a one it has to be sure before it leaps, and what too high a one
-// let in has to drain. The bars are what it does today, with some room.
+// let in has to drain. The bars are what it does today, with some room, for the third of five seeds.
 func TestColdStart(t *testing.T) {
+	if raced {
+		t.Skip("nothing here that TestBars does not do")
+	}
 	s := scenario(t, "cold-start")
 	s.Length = 9 * time.Second
 	for _, c := range []struct {
 		contestant string
-		within     time.Duration // the worst of the seeds
+		within     time.Duration
 	}{
-		{"spillway", 1500 * ms},
-		{"spillway@1", 4 * time.Second},
+		{"spillway", 300 * ms},
+		{"spillway@1", 3500 * ms},
 		{"spillway@1000", 5 * time.Second},
 		{"spillway@10000", 5 * time.Second},
 	} {
@@ -52,8 +55,8 @@ func TestColdStart(t *testing.T) {
 			after = append(after, holds(Run(t, s, contestant(t, c.contestant), seed, Direct).Trace))
 		}
 		t.Logf("%-14s holds .9 of the ideal after %v", c.contestant, after)
-		if slices.Min(after) < 0 || slices.Max(after) > c.within {
-			t.Errorf("%s holds .9 of the ideal after %v, want %v at most", c.contestant, after, c.within)
+		if slices.Sort(after); after[0] < 0 || after[2] > c.within {
+			t.Errorf("%s holds .9 of the ideal after %v, want %v in three of five", c.contestant, after, c.within)
 		}
 	}
 }
@@ -62,8 +65,8 @@ func TestColdStart(t *testing.T) {
 // is, or to more, and comes back in a minute, which moves the mean of a half by up to an eighth either way; so much the
 // bar has to leave room for. Goodput does not notice.
 func TestDrift(t *testing.T) {
-	if testing.Short() {
-		t.Skip("ten minutes of load")
+	if raced || testing.Short() {
+		t.Skip("1.8 million requests")
 	}
 	f := Run(t, scenario(t, "drift"), contestant(t, "spillway"), 1, Direct)
 	mean := func(points []Point) (limit, goodput float64) {
