@@ -183,8 +183,12 @@ func (e *Elasticity) enter(s Sample) int {
 	return round(e.centre, s.Limit)
 }
 
-// surged reports whether more is asked for than was served before, while the service holds that rate.
+// surged reports whether more is asked for than was served before, while the service holds that rate. A window that is
+// shorter than a stay cannot tell: what was admitted together also leaves together.
 func (e *Elasticity) surged(s Sample) bool {
+	if s.Length().Seconds() < s.Sum/float64(s.Completions) {
+		return false
+	}
 	offered := float64(littles.PerSecond(float64(s.Offered), s.Length()))
 	return e.free.goodput > 0 && float64(s.Goodput()) >= steady*e.free.goodput && offered > surge*e.free.goodput
 }

@@ -28,6 +28,7 @@ type config struct {
 	meterProvider  metric.MeterProvider
 	exempt         exemptions
 	criticality    CriticalityFunc
+	tenant         TenantFunc
 	methods        methodTable
 	trust          trust
 	outcome        func(error) limiter.Outcome
@@ -136,6 +137,15 @@ func WithCriticalityBaggage() SharedOption {
 	return trustOption(func(t *trust) error {
 		t.baggage = true
 		return nil
+	})
+}
+
+// WithTenant lets tenants share the service inside each criticality: whoever had the most lately is refused first.
+// The default is that all requests are alike.
+func WithTenant(f TenantFunc) Option {
+	return optionFunc(func(c *config) error {
+		c.tenant = f
+		return notNil("WithTenant", "a function", f)
 	})
 }
 

@@ -32,7 +32,7 @@ const maxMethods = 1000
 
 const (
 	criticalities = int(limiter.CriticalPlus) + 1
-	reasons       = int(limiter.ReasonExpired) + 1
+	reasons       = len(limiter.Stats{}.Refused)
 )
 
 // metrics reports to OpenTelemetry. Requests only add to counters in memory, which the provider reads when it

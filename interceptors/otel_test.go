@@ -91,13 +91,13 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	permit, err := s.admit(t.Context(), "/a.B/C")
+	permit, err := s.admit(t.Context(), "/a.B/C", limiter.Request{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.admit(gone, "/a.B/C"); err == nil {
+	if _, err := s.admit(gone, "/a.B/C", limiter.Request{}); err == nil {
 		t.Fatal("a request that was over before it came got a permit")
 	}
 	doubled := metadata.NewIncomingContext(t.Context(), metadata.MD{CriticalityHeader: {"SHEDDABLE", "SHEDDABLE"}})

@@ -13,6 +13,7 @@ import (
 type Server struct {
 	limiter     *limiter.Limiter
 	criticality CriticalityFunc // nil: not given
+	tenant      TenantFunc      // nil: not given
 	methods     methodTable
 	trust       trust
 	incoming    incoming
@@ -44,6 +45,7 @@ func NewServer(opts ...Option) (*Server, error) {
 	s := &Server{
 		limiter:     c.limiter,
 		criticality: c.criticality,
+		tenant:      c.tenant,
 		methods:     c.methods,
 		trust:       c.trust,
 		exempt:      c.exempt,

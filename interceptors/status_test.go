@@ -59,7 +59,7 @@ func TestAnswersUnwrap(t *testing.T) {
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = s.admit(gone, "/a.B/C")
+	_, err = s.admit(gone, "/a.B/C", limiter.Request{})
 	var refusal *limiter.Refusal
 	if !errors.Is(err, limiter.ErrRefused) || !errors.Is(err, context.Canceled) || !errors.As(err, &refusal) {
 		t.Errorf("%v is not also ErrRefused, Canceled and a *Refusal", err)
@@ -67,7 +67,7 @@ func TestAnswersUnwrap(t *testing.T) {
 	if got := status.Code(err); got != codes.Canceled {
 		t.Errorf("code %v, want Canceled", got)
 	}
-	if _, again := s.admit(gone, "/a.B/C"); again != err {
+	if _, again := s.admit(gone, "/a.B/C", limiter.Request{}); again != err {
 		t.Error("the answer to the same refusal was made twice")
 	}
 }

@@ -23,16 +23,18 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 	if exempt { // from the limit, not from what it carries on
 		return handler(srv, &middleware.WrappedServerStream{ServerStream: inner, WrappedContext: ctx})
 	}
-	permit, err := s.admit(ctx, info.FullMethod)
+	request := s.request(ctx, info.FullMethod, limiter.CriticalityFromContext(ctx))
+	permit, err := s.admit(ctx, info.FullMethod, request)
 	if err != nil {
 		return err
 	}
+	request.Patient = true // from now on
 	guarded := &serverStream{
 		ServerStream: inner,
 		ctx:          ctx,
 		server:       s,
 		method:       info.FullMethod,
-		criticality:  limiter.CriticalityFromContext(ctx),
+		request:      request,
 		permit:       permit,
 		unused:       true,
 	}
@@ -48,10 +50,10 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 // reader that does not read pins no permit.
 type serverStream struct {
 	grpc.ServerStream
-	ctx         context.Context
-	server      *Server
-	method      string
-	criticality limiter.Criticality // of the opening, and of every message
+	ctx     context.Context
+	server  *Server
+	method  string
+	request limiter.Request // for every message
 
 	mu     sync.Mutex // guards all below: RecvMsg, SendMsg and the handler's end may run at the same time
 	permit limiter.Permit
@@ -74,8 +76,8 @@ func (s *serverStream) RecvMsg(m any) error {
 	if err != nil && !last {
 		return err
 	}
-	ctx, criticality := s.ctx, s.criticality
-	permit, refused := s.server.limiter.AcquireRequest(ctx, limiter.Request{Criticality: criticality, Patient: true})
+	ctx, criticality := s.ctx, s.request.Criticality
+	permit, refused := s.server.limiter.AcquireRequest(ctx, s.request)
 	if refused != nil { // the stream has ended
 		return s.server.refuse(ctx, s.server.metrics.learn(s.method), criticality, refused)
 	}

@@ -5,7 +5,6 @@ import (
 
 	"google.golang.org/grpc/tap"
 
-	"github.com/spillway-go/spillway/limiter"
 )
 
 // tap refuses a request before its message is read, where the interceptor would surely refuse it. It runs on the
@@ -22,12 +21,12 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (out context.Context, 
 		return ctx, nil
 	}
 	criticality, why := s.criticalityAtTap(ctx, info)
-	request := limiter.Request{Criticality: criticality}
+	request := s.request(ctx, info.FullMethodName, criticality)
 	refusal := s.limiter.Preview(ctx, request)
 	if refusal == nil {
 		return ctx, nil
 	}
-	s.limiter.Refused(request, refusal)
+	s.limiter.Refused(ctx, request, refusal)
 	s.metrics.known(info.FullMethodName).refuse(criticality, refusal.Reason)
 	s.metrics.ignore(why) // only here: of a request that passes, the interceptor counts it
 	return ctx, s.answers.to(refusal)

@@ -19,7 +19,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if exempt { // from the limit, not from what it carries on
 		return handler(ctx, req)
 	}
-	permit, err := s.admit(ctx, info.FullMethod)
+	permit, err := s.admit(ctx, info.FullMethod, s.request(ctx, info.FullMethod, limiter.CriticalityFromContext(ctx)))
 	if err != nil {
 		return nil, err
 	}
@@ -33,17 +33,15 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 // errMisused answers a caller that is not gRPC and leaves out what gRPC never does.
 var errMisused = status.Error(codes.Internal, "spillway: an interceptor was called without info or handler")
 
-// admit passes a request, or the opening of a stream, through the limiter, as of the criticality that ctx carries. An
-// error is ready to be returned.
-func (s *Server) admit(ctx context.Context, method string) (limiter.Permit, error) {
-	criticality := limiter.CriticalityFromContext(ctx)
-	permit, err := s.limiter.AcquireRequest(ctx, limiter.Request{Criticality: criticality})
+// admit passes a request, or the opening of a stream, through the limiter. An error is ready to be returned.
+func (s *Server) admit(ctx context.Context, method string, request limiter.Request) (limiter.Permit, error) {
+	permit, err := s.limiter.AcquireRequest(ctx, request)
 	counters := s.metrics.learn(method)
 	if err != nil {
-		return limiter.Permit{}, s.refuse(ctx, counters, criticality, err)
+		return limiter.Permit{}, s.refuse(ctx, counters, request.Criticality, err)
 	}
-	counters.admit(criticality)
-	s.metrics.sojourn(ctx, permit.Sojourn(), criticality)
+	counters.admit(request.Criticality)
+	s.metrics.sojourn(ctx, permit.Sojourn(), request.Criticality)
 	return permit, nil
 }
 

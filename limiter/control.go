@@ -30,19 +30,19 @@ func (l *Limiter) control(now time.Duration) {
 	var sample feedback.Sample
 	var slack time.Duration
 	var bounded int64
-	var offered [levels]int64
+	var came [places]float64
 	for i := range l.shards {
-		t := l.shards[i].roll(now, &sample)
+		t := l.shards[i].roll(now, &sample, &came)
 		slack += t.slack
 		bounded += t.bounded
-		for level, n := range t.offered {
-			offered[level] += n
-		}
 	}
 	sample.Limit = int(l.limit.Load())
 	l.mu.Lock()
-	l.pace.observe(sample, slack, bounded, offered)
+	l.pace.observe(sample, slack, bounded)
+	l.threshold.observe(sample, &came, l.pace)
+	l.turnOver(now, sample.Length())
 	l.retry = l.pace.retryHint(sample)
+	l.publishCut()
 	l.mu.Unlock()
 
 	next, ok := l.ask(sample)

@@ -112,7 +112,7 @@ func FuzzLineAndItsNaiveTwin(f *testing.F) {
 			switch {
 			case op < 150:
 				w := &waiter{level: level, patient: op%5 == 0, came: now}
-				fast.push(now, w, pace{})
+				fast.push(now, w, false, pace{}, &threshold{})
 				naive = append(naive, w)
 			case op < 200:
 				gone = fast.next()
@@ -120,7 +120,7 @@ func FuzzLineAndItsNaiveTwin(f *testing.F) {
 				gone = naive[int(op)%len(naive)]
 			}
 			if gone != nil {
-				fast.remove(now, gone, pace{})
+				fast.remove(now, gone, pace{}, &threshold{})
 				kept := naive[:0]
 				for _, w := range naive {
 					if w != gone {

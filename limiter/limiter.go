@@ -13,6 +13,10 @@ type Request struct {
 	// Criticality decides who is served first. The default is Critical.
 	Criticality Criticality
 
+	// Tenant is on whose behalf the request is. Inside a criticality, tenants share the service: whoever had the most
+	// lately is refused first. Without one it takes its chance among all.
+	Tenant Tenant
+
 	// Patient requests are held back instead of refused: only the end of their context ends their wait. They
 	// are for work that was admitted before and goes on, such as the next message of an open stream. Their
 	// number must be bounded by something else.
@@ -37,18 +41,25 @@ type Limiter struct {
 	shards []shard
 	near   sync.Pool // of *shard, so that a processor keeps to one
 
-	// gates say, a criticality each, whether a newcomer would be refused: nil if not. least is the time (ns) that
-	// a newcomer must have left, 0 while nobody waits.
-	gates [levels]atomic.Pointer[Refusal]
-	least atomic.Int64
+	// What newcomers are told before they ask for anything else: gates for each criticality that has no room in the
+	// line, and the place from which on tenants pass all the same; cut, the threshold; least, the time (ns) that one must have left, 0 while nobody waits.
+	gates  [levels]atomic.Pointer[Refusal]
+	passes [levels]atomic.Uint32
+	cut    atomic.Pointer[cut]
+	least  atomic.Int64
+
+	usage *usage        // of tenants
+	salt  atomic.Uint64 // of their cohorts
 
 	due atomic.Int64 // when the open window may be closed; see control.go
 
-	mu    sync.Mutex // guards all below; nothing that can wait is done under it
-	line  line
-	pace  pace
-	retry time.Duration // base of the hints to callers
-	turns uint64        // of the hints' jitter
+	mu        sync.Mutex // guards all below; nothing that can wait is done under it
+	line      line
+	pace      pace
+	threshold threshold
+	turned    time.Duration // when the cohorts were dealt
+	retry     time.Duration // base of the hints to callers
+	turns     uint64        // of the hints' jitter
 
 	controllerPanics uint64
 }
@@ -59,7 +70,7 @@ func New(opts ...Option) (*Limiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Limiter{config: cfg, epoch: time.Now(), refusals: newRefusals()}
+	l := &Limiter{config: cfg, epoch: time.Now(), refusals: newRefusals(), usage: newUsage()}
 	l.pace.first = cfg.initialLimit
 	l.limit.Store(int64(cfg.initialLimit))
 	l.due.Store(int64(minWindow))
@@ -97,9 +108,9 @@ func (l *Limiter) TryAcquire() (Permit, bool) {
 	now := l.now()
 	l.control(now)
 	if n, ok := l.load.enter(l.limit.Load()); ok {
-		return l.shard().admit(now, now, 0, Critical.level(), n), true
+		return l.shard().admit(now, now, 0, l.placeFor(Request{}, Critical.level(), 0), n), true
 	}
-	l.shard().turnAway(Critical.level(), ReasonLimit)
+	l.shard().turnAway(l.placeFor(Request{}, Critical.level(), 0), ReasonLimit)
 	return Permit{}, false
 }
 
@@ -110,35 +121,67 @@ func (l *Limiter) AcquireRequest(ctx context.Context, r Request) (Permit, error)
 		l.shard().ignore(ReasonExpired)
 		return Permit{}, l.refusals.ended(err)
 	}
-	level := r.Criticality.level()
-	if refusal := l.gates[level].Load(); refusal != nil && !r.Patient {
-		l.shard().turnAway(level, refusal.Reason)
+	deadline := l.deadline(ctx)
+	at := l.placeFor(r, r.Criticality.level(), deadline)
+	if refusal := l.refuses(r, at); refusal != nil {
+		l.shard().turnAway(at, refusal.Reason)
 		return Permit{}, refusal
 	}
 	now := l.now()
 	l.control(now)
-	var deadline time.Duration
-	if at, ok := ctx.Deadline(); ok {
-		deadline = max(1, at.Sub(l.epoch)+1)
+	permit, err := l.admit(ctx, r, at, now, deadline)
+	if err == nil && r.Tenant != 0 {
+		l.usage.spend(uint64(r.Tenant), 1)
 	}
+	return permit, err
+}
+
+// deadline returns that of ctx on the limiter's clock, 0 if there is none.
+func (l *Limiter) deadline(ctx context.Context) time.Duration {
+	at, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	return max(1, at.Sub(l.epoch)+1)
+}
+
+// admit gives the request a permit that is free, or a place in the line.
+func (l *Limiter) admit(ctx context.Context, r Request, at place, now, deadline time.Duration) (Permit, error) {
 	if n, ok := l.load.enter(l.limit.Load()); ok {
-		return l.shard().admit(now, now, deadline, level, n), nil
+		return l.shard().admit(now, now, deadline, at, n), nil
 	}
-	w, refusal := l.queue(now, level, deadline, r.Patient)
+	w, refusal := l.queue(r, at, now, deadline)
 	if refusal != nil {
 		return Permit{}, refusal
 	}
 	return l.wait(ctx, w)
 }
 
+// refuses returns why the request is refused at once, nil if it is not.
+func (l *Limiter) refuses(r Request, at place) *Refusal {
+	if r.Patient {
+		return nil
+	}
+	level := at.level()
+	if refusal := l.gates[level].Load(); refusal != nil && (r.Tenant == 0 || at < place(l.passes[level].Load())) {
+		return refusal
+	}
+	if c := l.cut.Load(); c != nil && at < c.from && l.busy() {
+		return c.refusal(at, r)
+	}
+	return nil
+}
+
+// busy reports whether most permits are taken. Otherwise nobody is below the cut, however old it is: no state lasts
+// in which everything is refused.
+func (l *Limiter) busy() bool { return 4*int64(l.load.inFlight()) >= 3*l.limit.Load() }
+
 // Preview foretells whether the request would be refused now, nil if it would not. It takes nothing, never waits
 // and allocates nothing, so that a request can be turned away before its message is read; only AcquireRequest
 // holds the limit.
 func (l *Limiter) Preview(ctx context.Context, r Request) *Refusal {
-	if r.Patient {
-		return nil
-	}
-	if refusal := l.gates[r.Criticality.level()].Load(); refusal != nil {
+	deadline := l.deadline(ctx)
+	if refusal := l.refuses(r, l.placeFor(r, r.Criticality.level(), deadline)); refusal != nil || r.Patient {
 		return refusal
 	}
 	if least := l.least.Load(); least > 0 {
@@ -151,8 +194,8 @@ func (l *Limiter) Preview(ctx context.Context, r Request) *Refusal {
 
 // Refused counts a request that was turned away on the word of Preview, so that the limiter's own figures hold
 // all that came.
-func (l *Limiter) Refused(r Request, refusal *Refusal) {
-	l.shard().turnAway(r.Criticality.level(), refusal.Reason)
+func (l *Limiter) Refused(ctx context.Context, r Request, refusal *Refusal) {
+	l.shard().turnAway(l.placeFor(r, r.Criticality.level(), l.deadline(ctx)), refusal.Reason)
 }
 
 // release ends the work of a permit.

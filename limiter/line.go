@@ -10,6 +10,8 @@ const shortLine = 3
 type waiter struct {
 	prev, next *waiter
 	level      int
+	cohort     int
+	tenant     bool // it has one
 	patient    bool
 	inLine     bool
 	deadline   time.Duration // 0: none
@@ -20,6 +22,9 @@ type waiter struct {
 	permit  Permit
 	refusal *Refusal
 }
+
+// yields reports whether the waiter may be overtaken by a better tenant, and lose its place to one.
+func (w *waiter) yields() bool { return w.tenant && !w.patient }
 
 // queue holds the waiters of one criticality in the order in which they came.
 //
@@ -32,14 +37,20 @@ type queue struct {
 	counted        time.Duration // credit is right for this instant
 }
 
-func (q *queue) push(w *waiter) {
-	w.prev, w.next = q.newest, nil
-	if q.newest != nil {
-		q.newest.next = w
+// put places a waiter behind another, or first of all if that is nil.
+func (q *queue) put(w, behind *waiter) {
+	w.prev, w.next = behind, q.oldest
+	if behind != nil {
+		w.next = behind.next
+		behind.next = w
 	} else {
 		q.oldest = w
 	}
-	q.newest = w
+	if w.next != nil {
+		w.next.prev = w
+	} else {
+		q.newest = w
+	}
 	q.length++
 	w.inLine = true
 }
@@ -118,28 +129,52 @@ func (l *line) worst(level int) *waiter {
 	return nil
 }
 
-func (l *line) push(now time.Duration, w *waiter, p pace) {
+// heaviest returns who of the level has to go first when a better tenant comes: the lowest cohort among those who came
+// last, or nil.
+func (l *line) heaviest(level int) (worst *waiter) {
+	w := l.queues[level].newest
+	for range lookBack {
+		if w == nil {
+			break
+		}
+		if w.yields() && (worst == nil || w.cohort < worst.cohort) {
+			worst = w
+		}
+		w = w.prev
+	}
+	return worst
+}
+
+// lookBack bounds the work of heaviest. A line that stands is shorter.
+const lookBack = 8
+
+// push puts a waiter at the end of its queue; one that overtakes passes those of a lower cohort.
+func (l *line) push(now time.Duration, w *waiter, overtakes bool, p pace, t *threshold) {
 	q := &l.queues[w.level]
-	q.count(now, p.fullCredit(), p.load[w.level])
-	q.push(w)
+	q.count(now, p.fullCredit(), t.loads[w.level])
+	behind := q.newest
+	for i := 0; overtakes && i < lookBack && behind != nil && behind.yields() && behind.cohort < w.cohort; i++ {
+		behind = behind.prev
+	}
+	q.put(w, behind)
 	l.length++
 }
 
-func (l *line) remove(now time.Duration, w *waiter, p pace) {
+func (l *line) remove(now time.Duration, w *waiter, p pace, t *threshold) {
 	q := &l.queues[w.level]
-	q.count(now, p.fullCredit(), p.load[w.level])
+	q.count(now, p.fullCredit(), t.loads[w.level])
 	q.remove(w)
 	l.length--
 }
 
 // admits returns 0 if a newcomer of the level may wait, or why it may not. A deadline of 0 is none.
-func (l *line) admits(now time.Duration, level int, deadline time.Duration, p pace) Reason {
+func (l *line) admits(now time.Duration, level int, deadline time.Duration, p pace, t *threshold) Reason {
 	ahead := l.ahead(level)
 	wait := p.wait(ahead)
 	if deadline > 0 && deadline-now < wait+p.service {
 		return ReasonDeadline
 	}
-	if reason := l.full(now, level, p); reason != 0 {
+	if reason := l.full(now, level, p, t); reason != 0 {
 		return reason
 	}
 	if deadline > 0 && ahead >= shortLine && deadline-now < wait+p.need() {
@@ -149,9 +184,9 @@ func (l *line) admits(now time.Duration, level int, deadline time.Duration, p pa
 }
 
 // full returns 0 if there is room for one more of the level, or why there is not.
-func (l *line) full(now time.Duration, level int, p pace) Reason {
+func (l *line) full(now time.Duration, level int, p pace, t *threshold) Reason {
 	q, ahead := &l.queues[level], l.ahead(level)
-	q.count(now, p.fullCredit(), p.load[level])
+	q.count(now, p.fullCredit(), t.loads[level])
 	if ahead < shortLine {
 		return 0
 	}

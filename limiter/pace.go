@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"math"
 	"time"
 
 	"github.com/spillway-go/spillway/feedback"
@@ -10,11 +9,10 @@ import (
 
 // pace is what the line needs to know of the service to foretell a wait.
 type pace struct {
-	drain   littles.Rate    // at which work is finished
-	service time.Duration   // mean time from permit to release
-	slack   time.Duration   // typical time left of those who come
-	load    [levels]float64 // offered of a level and all above it, in limits
-	first   int             // the limit at the start: while no rate is known, as many may wait
+	drain   littles.Rate  // at which work is finished
+	service time.Duration // mean time from permit to release
+	slack   time.Duration // typical time left of those who come
+	first   int           // the limit at the start: while no rate is known, as many may wait
 }
 
 // margin is how many mean service times must be left once a permit comes. One is not enough for a third of
@@ -42,7 +40,7 @@ const paceMemory = 4
 const unboundedSlack = 50
 
 // observe takes in a window that has closed. slack adds up the time that as many requests as bounded had left.
-func (p *pace) observe(s feedback.Sample, slack time.Duration, bounded int64, offered [levels]int64) {
+func (p *pace) observe(s feedback.Sample, slack time.Duration, bounded int64) {
 	service := time.Duration(s.Sum / float64(s.Completions) * float64(time.Second))
 	first := p.drain <= 0
 	if first {
@@ -58,26 +56,6 @@ func (p *pace) observe(s feedback.Sample, slack time.Duration, bounded int64, of
 		p.slack = left
 	}
 	p.slack += (left - p.slack) / paceMemory
-	p.observeLoad(s, offered)
-}
-
-// loadMemory is how long the load is remembered, in full credits: longer than a burst lasts, so that its end is
-// no lull.
-const loadMemory = 2
-
-// observeLoad takes in how much of each level was offered. By Little's law what is offered a second times the
-// service time would be in flight if all of it were admitted.
-func (p *pace) observeLoad(s feedback.Sample, offered [levels]int64) {
-	part := 1.0
-	if memory := loadMemory * float64(p.fullCredit()); memory > 0 {
-		part = -math.Expm1(-float64(s.Length()) / memory)
-	}
-	sum := int64(0)
-	for level := levels - 1; level >= 0; level-- {
-		sum += offered[level]
-		rate := littles.PerSecond(float64(sum), s.Length())
-		p.load[level] += part * (littles.Concurrency(rate, p.service)/float64(s.Limit) - p.load[level])
-	}
 }
 
 // retryHint returns when those refused may ask again: after a service time, and later the more is refused, so

@@ -6,12 +6,23 @@ import (
 )
 
 // queue puts a request that found no free permit into the line, or refuses it.
-func (l *Limiter) queue(now time.Duration, level int, deadline time.Duration, patient bool) (*waiter, *Refusal) {
+func (l *Limiter) queue(r Request, at place, now, deadline time.Duration) (*waiter, *Refusal) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !patient {
-		if reason := l.line.admits(now, level, deadline, l.pace); reason != 0 {
-			l.shard().turnAway(level, reason)
+	level := at.level()
+	overtakes := false
+	if !r.Patient {
+		reason := l.line.admits(now, level, deadline, l.pace, &l.threshold)
+		if reason == ReasonLimit && r.Tenant != 0 {
+			if w := l.line.heaviest(level); w != nil && w.cohort < at.cohort() && placeOf(level, w.cohort) < l.threshold.fits {
+				l.turnAway(now, w, ReasonTenant)
+				overtakes, reason = true, 0
+			} else if at >= l.threshold.fits && l.pace.wait(l.line.ahead(level)) <= l.pace.fullCredit() {
+				overtakes, reason = true, 0
+			}
+		}
+		if reason != 0 {
+			l.shard().turnAway(at, reason)
 			refusal := l.refusals.pick(reason, l.retry, l.turn())
 			if l.gates[level].Load() == nil {
 				l.publish(now)
@@ -20,10 +31,11 @@ func (l *Limiter) queue(now time.Duration, level int, deadline time.Duration, pa
 		}
 	}
 	w := l.waiters.Get().(*waiter)
-	w.level, w.patient, w.deadline, w.came = level, patient, deadline, now
-	l.shard().wait(level)
+	w.level, w.cohort, w.tenant = level, at.cohort(), r.Tenant != 0
+	w.patient, w.deadline, w.came = r.Patient, deadline, now
+	l.shard().wait(at)
 	l.load.come()
-	l.line.push(now, w, l.pace)
+	l.line.push(now, w, overtakes, l.pace, &l.threshold)
 	l.displace(now, level)
 	l.serveLocked(now) // a permit may have come back before we were counted
 	return w, nil
@@ -57,7 +69,7 @@ func (l *Limiter) abandon(w *waiter) bool {
 	if !w.inLine {
 		return false
 	}
-	l.line.remove(now, w, l.pace)
+	l.line.remove(now, w, l.pace, &l.threshold)
 	l.load.giveUp()
 	l.shard().drop(ReasonExpired)
 	l.publish(now)
@@ -75,9 +87,7 @@ func (l *Limiter) displace(now time.Duration, level int) {
 	if ahead <= shortLine || l.pace.wait(ahead-1) <= l.line.queues[w.level].credit {
 		return
 	}
-	l.line.remove(now, w, l.pace)
-	l.load.giveUp()
-	l.turnAway(w, ReasonDisplaced)
+	l.turnAway(now, w, ReasonDisplaced)
 }
 
 // serve gives free permits to those who wait, best first.
@@ -91,23 +101,24 @@ func (l *Limiter) serveLocked(now time.Duration) {
 	limit := l.limit.Load()
 	for w := l.line.next(); w != nil; w = l.line.next() {
 		if w.deadline > 0 && !w.patient && w.deadline-now < l.pace.service {
-			l.line.remove(now, w, l.pace)
-			l.load.giveUp()
-			l.turnAway(w, ReasonDeadline)
+			l.turnAway(now, w, ReasonDeadline)
 			continue
 		}
 		inFlight, ok := l.load.hand(limit)
 		if !ok {
 			break
 		}
-		l.line.remove(now, w, l.pace)
-		w.permit = l.shard().admit(now, w.came, w.deadline, w.level, inFlight)
+		l.line.remove(now, w, l.pace, &l.threshold)
+		w.permit = l.shard().admit(now, w.came, w.deadline, placeOf(w.level, w.cohort), inFlight)
 		w.ready <- struct{}{}
 	}
 	l.publish(now)
 }
 
-func (l *Limiter) turnAway(w *waiter, reason Reason) {
+// turnAway takes a waiter out of the line without a permit.
+func (l *Limiter) turnAway(now time.Duration, w *waiter, reason Reason) {
+	l.line.remove(now, w, l.pace, &l.threshold)
+	l.load.giveUp()
 	l.shard().drop(reason)
 	w.refusal = l.refusals.pick(reason, l.retry, l.turn())
 	w.ready <- struct{}{}
@@ -119,6 +130,23 @@ func (l *Limiter) turn() uint64 {
 	return l.turns
 }
 
+// cut refuses newcomers who stand below a place.
+type cut struct {
+	from                       place
+	criticality, tenant, limit *Refusal
+}
+
+func (c *cut) refusal(at place, r Request) *Refusal {
+	switch {
+	case at.level() < c.from.level():
+		return c.criticality
+	case r.Tenant != 0:
+		return c.tenant
+	default:
+		return c.limit
+	}
+}
+
 // publish tells newcomers what to expect, so that most refusals need no lock. The caller holds mu.
 func (l *Limiter) publish(now time.Duration) {
 	least := time.Duration(0)
@@ -128,11 +156,28 @@ func (l *Limiter) publish(now time.Duration) {
 	l.least.Store(int64(least))
 	for level := range l.gates {
 		var refusal *Refusal
-		if reason := l.line.full(now, level, l.pace); reason != 0 {
+		if reason := l.line.full(now, level, l.pace, &l.threshold); reason != 0 {
 			refusal = l.refusals.pick(reason, l.retry, l.turn())
+			passes := max(placeOf(level, 0), l.threshold.fits)
+			if w := l.line.heaviest(level); w != nil && reason == ReasonLimit {
+				passes = min(passes, placeOf(level, w.cohort)+1)
+			}
+			if l.passes[level].Load() != uint32(passes) {
+				l.passes[level].Store(uint32(passes))
+			}
 		}
 		if l.gates[level].Load() != refusal {
 			l.gates[level].Store(refusal)
 		}
 	}
+}
+
+// publishCut does the same for the threshold.
+func (l *Limiter) publishCut() {
+	if l.threshold.cut == 0 {
+		l.cut.Store(nil)
+		return
+	}
+	pick := func(reason Reason) *Refusal { return l.refusals.pick(reason, l.retry, l.turn()) }
+	l.cut.Store(&cut{l.threshold.cut, pick(ReasonCriticality), pick(ReasonTenant), pick(ReasonLimit)})
 }

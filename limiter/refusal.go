@@ -19,13 +19,14 @@ const (
 	ReasonCriticality                   // no place in the line because more critical requests have them
 	ReasonDisplaced                     // had a place in the line; a more critical request took it
 	ReasonExpired                       // the context ended before a permit came
+	ReasonTenant                        // other tenants of its criticality have had less lately
 
 	reasons = int(iota) + 1
 )
 
 // String returns the reason in lower case, such as "deadline".
 func (r Reason) String() string {
-	names := [reasons]string{"none", "limit", "deadline", "criticality", "displaced", "expired"}
+	names := [reasons]string{"none", "limit", "deadline", "criticality", "displaced", "expired", "tenant"}
 	if int(r) >= len(names) {
 		return "unknown"
 	}

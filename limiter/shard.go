@@ -18,7 +18,8 @@ type shard struct {
 	slots  []slot
 	free   int32 // head of the list of free slots, as index + 1; 0: none
 	meter  littles.Meter
-	window tally // since the meter's window began
+	came   census // since the meter's window began
+	window tally  // since the meter's window began
 	counts counts
 
 	_ [64]byte // the next shard's mutex is on another cache line
@@ -41,16 +42,13 @@ type tally struct {
 	peak                             int
 	refused, waited, late, overloads int64
 
-	// offered counts those who came, by level.
-	offered [levels]int64
-
 	// slack adds up the time that requests with a deadline had left when they came.
 	slack   time.Duration
 	bounded int64
 }
 
 // admit gives a permit for work that starts now. inFlight is how many are then in flight in all.
-func (s *shard) admit(now, came, deadline time.Duration, level, inFlight int) Permit {
+func (s *shard) admit(now, came, deadline time.Duration, at place, inFlight int) Permit {
 	s.mu.Lock()
 	if s.free == 0 {
 		s.slots = append(s.slots, slot{})
@@ -65,7 +63,7 @@ func (s *shard) admit(now, came, deadline time.Duration, level, inFlight int) Pe
 	s.meter.Arrive(now)
 	s.window.peak = max(s.window.peak, inFlight)
 	if came == now { // else it was counted when it came
-		s.window.offered[level]++
+		s.came.add(at)
 	}
 	if deadline > 0 {
 		s.window.slack += deadline - came
@@ -162,17 +160,17 @@ func (s *shard) resume(p Permit, now time.Duration) bool {
 }
 
 // wait counts a request that comes and has to wait.
-func (s *shard) wait(level int) {
+func (s *shard) wait(at place) {
 	s.mu.Lock()
-	s.window.offered[level]++
+	s.came.add(at)
 	s.window.waited++
 	s.mu.Unlock()
 }
 
 // turnAway counts a request that is refused as it comes.
-func (s *shard) turnAway(level int, reason Reason) {
+func (s *shard) turnAway(at place, reason Reason) {
 	s.mu.Lock()
-	s.window.offered[level]++
+	s.came.add(at)
 	s.window.refused++
 	s.counts.refused[reason]++
 	s.mu.Unlock()
@@ -208,19 +206,17 @@ func (s *shard) completions() int64 {
 }
 
 // roll closes the shard's window at now, adds it to the sample and returns what else was counted.
-func (s *shard) roll(now time.Duration, sample *feedback.Sample) tally {
+func (s *shard) roll(now time.Duration, sample *feedback.Sample, came *[places]float64) tally {
 	s.mu.Lock()
 	w, t := s.meter.Roll(now), s.window
 	s.window = tally{}
+	sample.Offered += s.came.drain(came)
 	s.mu.Unlock()
 	if sample.Length() == 0 {
 		sample.Start, sample.End = w.Start, w.End
 	}
 	sample.Window = sample.Merge(w)
 	sample.Peak = max(sample.Peak, t.peak)
-	for _, n := range t.offered {
-		sample.Offered += n
-	}
 	sample.Refused += t.refused
 	sample.Waited += t.waited
 	sample.Late += t.late

@@ -80,6 +80,14 @@ func criticalityOf(ctx context.Context) limiter.Criticality {
 	return c
 }
 
+// tenantKey does the same for the tenant.
+type tenantKey struct{}
+
+func tenantOf(ctx context.Context) limiter.Tenant {
+	t, _ := ctx.Value(tenantKey{}).(limiter.Tenant)
+	return t
+}
+
 // spillway is the interceptor as its users have it, but for where the criticality comes from and that nothing is
 // exported.
 func spillway(opts ...limiter.Option) maker {
@@ -88,6 +96,7 @@ func spillway(opts ...limiter.Option) maker {
 			interceptors.WithLimiterOptions(opts...),
 			interceptors.WithMeterProvider(noop.NewMeterProvider()),
 			interceptors.WithCriticality(func(ctx context.Context, _ string) limiter.Criticality { return criticalityOf(ctx) }),
+			interceptors.WithTenant(func(ctx context.Context, _ string) limiter.Tenant { return tenantOf(ctx) }),
 		)
 		if err != nil {
 			panic(err)

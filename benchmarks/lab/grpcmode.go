@@ -43,7 +43,9 @@ func (c *calls) of(req any) call {
 func Grpc(t *testing.T, _ Scenario, unary grpc.UnaryServerInterceptor) (caller, func()) {
 	all := &calls{open: map[int64]call{}}
 	tagged := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		return handler(context.WithValue(ctx, criticalityKey{}, criticalityOf(all.of(req).ctx)), req)
+		from := all.of(req).ctx
+		ctx = context.WithValue(ctx, criticalityKey{}, criticalityOf(from))
+		return handler(context.WithValue(ctx, tenantKey{}, tenantOf(from)), req)
 	}
 	srv := grpc.NewServer(grpc.WaitForHandlers(true), grpc.ChainUnaryInterceptor(tagged, unary))
 	srv.RegisterService(&grpc.ServiceDesc{

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/spillway-go/spillway/limiter"
 )
 
 // method is what every call of the lab calls.
@@ -155,6 +157,9 @@ func (r *runner) try(req request, who sleeper) (done bool) {
 	defer cancel()
 	if len(s.Tiers) > 0 {
 		ctx = context.WithValue(ctx, criticalityKey{}, s.Tiers[req.tier].Criticality)
+	}
+	if len(s.Tenants) > 0 {
+		ctx = context.WithValue(ctx, tenantKey{}, limiter.Tenant(req.tenant+1))
 	}
 	err := r.call(ctx, func() error {
 		v.begin()
