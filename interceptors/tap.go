@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"google.golang.org/grpc/tap"
-
 )
 
 // tap refuses a request before its message is read, where the interceptor would surely refuse it. It runs on the
