@@ -43,6 +43,7 @@ func (l *Limiter) control(now time.Duration) {
 	l.turnOver(now, sample.Length())
 	l.retry = l.pace.retryHint(sample)
 	l.publishCut()
+	l.publishPressure(now, sample.Limit)
 	l.mu.Unlock()
 
 	next, ok := l.ask(sample)

@@ -53,6 +53,8 @@ type Limiter struct {
 
 	due atomic.Int64 // when the open window may be closed; see control.go
 
+	pressure atomic.Pointer[pressure] // nil: none
+
 	mu        sync.Mutex // guards all below; nothing that can wait is done under it
 	line      line
 	pace      pace
