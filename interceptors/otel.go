@@ -114,6 +114,9 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 	refusals := counter("spillway.refusals", "Requests that were refused.")
 	unheard := counter("spillway.criticality.ignored", "Requests whose caller's word on their criticality was ignored.")
 	panics := counter("spillway.controller.panics", "Times that the controller panicked and the limit stayed.")
+	pressure, err := meter.Float64ObservableGauge("spillway.pressure", metric.WithUnit("1"),
+		metric.WithDescription("How near the limiter is to refusing requests of a criticality, from 0 to 1."))
+	keep(err)
 	m.line, err = meter.Float64Histogram("spillway.line.sojourn", metric.WithUnit("s"),
 		metric.WithDescription("Time in the line of requests that waited and got a permit."),
 		metric.WithExplicitBucketBoundaries(.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10))
@@ -127,6 +130,9 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 		o.ObserveInt64(inFlight, int64(s.InFlight))
 		o.ObserveInt64(length, int64(s.Line))
 		o.ObserveInt64(panics, int64(s.ControllerPanics))
+		for c := limiter.Sheddable; c <= limiter.CriticalPlus; c++ {
+			o.ObserveFloat64(pressure, lim.Pressure(c), metric.WithAttributes(criticalityKey.String(c.String())))
+		}
 		for _, method := range *m.methods.Load() {
 			method.observe(o, admissions, refusals)
 		}
@@ -138,7 +144,8 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 		}
 		return nil
 	}
-	m.registration, err = meter.RegisterCallback(observe, limit, inFlight, length, panics, admissions, refusals, unheard)
+	m.registration, err = meter.RegisterCallback(
+		observe, limit, inFlight, length, pressure, panics, admissions, refusals, unheard)
 	return err
 }
 

@@ -50,6 +50,15 @@ func (m *recordingMeter) Int64ObservableUpDownCounter(name string, _ ...metric.I
 	return namedGauge{name: name}, nil
 }
 
+type namedLevel struct {
+	noop.Float64ObservableGauge
+	name string
+}
+
+func (m *recordingMeter) Float64ObservableGauge(name string, _ ...metric.Float64ObservableGaugeOption) (metric.Float64ObservableGauge, error) {
+	return namedLevel{name: name}, nil
+}
+
 func (m *recordingMeter) RegisterCallback(f metric.Callback, _ ...metric.Observable) (metric.Registration, error) {
 	m.callback = f
 	return &registration{meter: m}, nil
@@ -65,10 +74,15 @@ func (r *registration) Unregister() error { r.meter.closed = true; return nil }
 // observer keeps the observations by instrument and attributes.
 type observer struct {
 	embedded.Observer
-	seen map[string]int64
+	seen   map[string]int64
+	levels map[string]float64
 }
 
-func (o *observer) ObserveFloat64(metric.Float64Observable, float64, ...metric.ObserveOption) {}
+func (o *observer) ObserveFloat64(instrument metric.Float64Observable, value float64, opts ...metric.ObserveOption) {
+	if level, ok := instrument.(namedLevel); ok {
+		o.levels[level.name+attributesOf(opts)] = value
+	}
+}
 
 func (o *observer) ObserveInt64(instrument metric.Int64Observable, value int64, opts ...metric.ObserveOption) {
 	name := ""
@@ -78,11 +92,15 @@ func (o *observer) ObserveInt64(instrument metric.Int64Observable, value int64, 
 	case namedGauge:
 		name = i.name
 	}
+	o.seen[name+attributesOf(opts)] = value
+}
+
+func attributesOf(opts []metric.ObserveOption) (s string) {
 	attributes := metric.NewObserveConfig(opts).Attributes()
 	for _, kv := range attributes.ToSlice() {
-		name += fmt.Sprintf(" %s=%s", kv.Key, kv.Value.AsString())
+		s += fmt.Sprintf(" %s=%s", kv.Key, kv.Value.AsString())
 	}
-	o.seen[name] = value
+	return s
 }
 
 func TestMetrics(t *testing.T) {
@@ -102,7 +120,7 @@ func TestMetrics(t *testing.T) {
 	}
 	doubled := metadata.NewIncomingContext(t.Context(), metadata.MD{CriticalityHeader: {"SHEDDABLE", "SHEDDABLE"}})
 	s.withCriticality(doubled, "/a.B/C")
-	o := &observer{seen: map[string]int64{}}
+	o := &observer{seen: map[string]int64{}, levels: map[string]float64{}}
 	if err := provider.meter.callback(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
@@ -118,6 +136,11 @@ func TestMetrics(t *testing.T) {
 	} {
 		if got, ok := o.seen[name]; !ok || got != want {
 			t.Errorf("%s = %d (%v), want %d", name, got, ok, want)
+		}
+	}
+	for c := limiter.Sheddable; c <= limiter.CriticalPlus; c++ {
+		if got, ok := o.levels["spillway.pressure spillway.criticality="+c.String()]; !ok || got != 0 {
+			t.Errorf("spillway.pressure of %v = %v (%v), want 0", c, got, ok)
 		}
 	}
 	permit.Release(limiter.OK)

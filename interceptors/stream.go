@@ -18,16 +18,17 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 	if info == nil || handler == nil || inner == nil {
 		return errMisused
 	}
-	exempt := s.exempt.match(inner.Context(), info.FullMethod, info, nil)
-	ctx := s.withCriticality(inner.Context(), info.FullMethod)
-	if exempt { // from the limit, not from what it carries on
+	ctx := inner.Context()
+	if s.exempt.match(ctx, info.FullMethod, info, nil) { // from the limit, not from what it carries on
+		ctx = s.withCriticality(ctx, info.FullMethod)
 		return handler(srv, &middleware.WrappedServerStream{ServerStream: inner, WrappedContext: ctx})
 	}
-	request := s.request(ctx, info.FullMethod, limiter.CriticalityFromContext(ctx))
+	request := s.identify(ctx, info.FullMethod)
 	permit, err := s.admit(ctx, info.FullMethod, request)
 	if err != nil {
 		return err
 	}
+	ctx = limiter.ContextWithLimiter(ctx, s.limiter, request.Criticality)
 	request.Patient = true // from now on
 	guarded := &serverStream{
 		ServerStream: inner,
@@ -64,7 +65,7 @@ type serverStream struct {
 // errEnded answers a goroutine that the handler has left behind.
 var errEnded = status.Error(codes.Canceled, "spillway: the stream's handler has returned")
 
-// Context returns the context of the stream with the criticality in force.
+// Context returns the context of the stream with the criticality in force and, for the pressure, the limiter.
 func (s *serverStream) Context() context.Context { return s.ctx }
 
 // RecvMsg returns the next message once there is a permit to work on it. Under overload it holds the message

@@ -14,15 +14,16 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if info == nil || handler == nil {
 		return nil, errMisused
 	}
-	exempt := s.exempt.match(ctx, info.FullMethod, nil, req)
-	ctx = s.withCriticality(ctx, info.FullMethod)
-	if exempt { // from the limit, not from what it carries on
-		return handler(ctx, req)
+	if s.exempt.match(ctx, info.FullMethod, nil, req) { // from the limit, not from what it carries on
+		return handler(s.withCriticality(ctx, info.FullMethod), req)
 	}
-	permit, err := s.admit(ctx, info.FullMethod, s.request(ctx, info.FullMethod, limiter.CriticalityFromContext(ctx)))
+	request := s.identify(ctx, info.FullMethod)
+	permit, err := s.admit(ctx, info.FullMethod, request)
 	if err != nil {
 		return nil, err
 	}
+	// Only now, for a refusal allocates nothing.
+	ctx = limiter.ContextWithLimiter(ctx, s.limiter, request.Criticality)
 	outcome := limiter.Panicked // what Release learns if the handler never returns
 	defer func() { permit.Release(outcome) }()
 	resp, err := handler(ctx, req)
@@ -32,6 +33,17 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 
 // errMisused answers a caller that is not gRPC and leaves out what gRPC never does.
 var errMisused = status.Error(codes.Internal, "spillway: an interceptor was called without info or handler")
+
+// identify returns what the limiter is asked for. Where nobody said how critical the request is, it is as an
+// interceptor outside of ours may have put it into ctx.
+func (s *Server) identify(ctx context.Context, method string) limiter.Request {
+	criticality, why := s.criticalityOf(ctx, method)
+	s.metrics.ignore(why)
+	if criticality == limiter.Unspecified {
+		criticality = limiter.CriticalityFromContext(ctx)
+	}
+	return s.request(ctx, method, criticality)
+}
 
 // admit passes a request, or the opening of a stream, through the limiter. An error is ready to be returned.
 func (s *Server) admit(ctx context.Context, method string, request limiter.Request) (limiter.Permit, error) {
