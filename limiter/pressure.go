@@ -21,6 +21,9 @@ import (
 // less. It rises at once and falls slowly. For work that came neither through package interceptors nor with
 // [ContextWithLimiter] it is 0. Reading it takes no lock and allocates nothing.
 //
+// At .5 all handlers change over at once, and back. Those that draw lots, limiter.Pressure(ctx) > rand.Float64(), come
+// closer to what can be served.
+//
 // C. Klein et al., "Brownout: Building More Robust Cloud Applications", ICSE 2014.
 func Pressure(ctx context.Context) float64 {
 	l, _ := ctx.Value(limiterKey{}).(*Limiter)
