@@ -33,6 +33,7 @@ type Elasticity struct {
 	phase  littles.Window // what it has shown so far
 	resume time.Duration  // windows that began before still show what was before the last change
 	last   point          // the phase before
+	lately [2]point       // the last phase below the centre, and above
 
 	// The regression of ln X on ln N over pairs of phases, with forgetting.
 	sxx, sxy float64
@@ -75,10 +76,11 @@ const (
 	gain                = 0.5   // share of the width by which a pair with e one off moves the centre
 	leap, fall          = 3, -1 // standard errors from the set-point at which the evidence counts as clear
 	plain               = 4     // the same for an unfinished phase, which is looked at many times
+	leastChange         = 32    // completions that may show a change: two windows
 	fallStep            = 0.25  // of the width, when clearly saturated
 	widen, shrink       = 1.5, 0.85
 	widenFalling        = 1.25
-	pull, slowEnough    = 0.6, 2 // extra fall where a request stays slowEnough times its best and e is short
+	pull, slowEnough    = 0.5, 2 // extra fall where a request stays slowEnough times its best and e is short
 	lateShare, lateStep = 0.03, 0.7
 	headRoom            = 8 // times what was in flight at best service: a callee may become that much slower unnoticed
 	surge, steady       = 1.3, 0.8
@@ -112,6 +114,11 @@ func (e *Elasticity) Update(s Sample) int {
 		return e.level(s) // not yet, or not all the time, what this limit gives
 	}
 	e.phase = e.phase.Add(s.Window)
+	if e.changed() {
+		e.restart(s)
+		e.high = true
+		return e.level(s)
+	}
 	if e.done() {
 		e.finish()
 		e.settle(s)
@@ -137,7 +144,7 @@ func (e *Elasticity) settle(s Sample) {
 // restart forgets the evidence, which was about another state of affairs.
 func (e *Elasticity) restart(s Sample) {
 	e.settle(s)
-	e.last, e.sxx, e.sxy, e.width = point{}, 0, 0, wide
+	e.last, e.lately, e.sxx, e.sxy, e.width = point{}, [2]point{}, 0, 0, wide
 }
 
 // late lowers the limit while answers come too late, whatever the elasticity: what is served late at full speed
@@ -205,6 +212,25 @@ func (e *Elasticity) guess(s Sample) bool {
 	return true
 }
 
+// changed reports whether the service does something else than it did lately under much the same limit, by more than
+// chance and all of the difference between the limits explain. What was learned is then about another service.
+func (e *Elasticity) changed() bool {
+	before, now := e.lately[e.side()], pointOf(e.phase)
+	if before.weight == 0 || now.weight < leastChange {
+		return false
+	}
+	chance := math.Sqrt(e.noise.scv() * (1/now.weight + 1/before.weight))
+	return math.Abs(now.x-before.x) > plain*chance+math.Abs(now.n-before.n)
+}
+
+// side is 0 below the centre and 1 above.
+func (e *Elasticity) side() int {
+	if e.high {
+		return 1
+	}
+	return 0
+}
+
 // done reports whether the phase has seen enough.
 func (e *Elasticity) done() bool {
 	need := perPhase * e.noise.scv() / (e.width * e.width)
@@ -222,7 +248,7 @@ func (e *Elasticity) done() bool {
 func (e *Elasticity) finish() {
 	now := pointOf(e.phase)
 	dx, dy, weight := e.last.to(now)
-	e.last = now
+	e.last, e.lately[e.side()] = now, now
 	e.high = !e.high
 	if dx == 0 {
 		return

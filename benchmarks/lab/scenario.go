@@ -273,11 +273,15 @@ func pick(rng *rand.Rand, n int, share func(int) float64) int {
 func (s Scenario) ideal(all []request) []float64 {
 	station := s.Station()
 	arrivals := make([]float64, int(s.Length/tick)+1)
+	work, works := time.Duration(0), 0
 	for _, r := range all {
 		if !r.fails {
 			arrivals[int(r.at/tick)]++
+			work += r.size
+			works++
 		}
 	}
+	mean := work / time.Duration(max(1, works)) // as drawn: of heavy-tailed sizes it is off by a few per cent
 	patience := cmp.Or(s.Patience, max(50*ms, 5*s.Mean))
 	store, served := 0.0, make([]float64, len(arrivals))
 	for i, n := range arrivals {
@@ -285,7 +289,7 @@ func (s Scenario) ideal(all []request) []float64 {
 		if s.Events != nil {
 			s.Events(station, now)
 		}
-		capacity := station.Capacity(s.Mean)
+		capacity := station.Capacity(mean)
 		store += n
 		out := min(store, capacity*tick.Seconds())
 		store = min(store-out, capacity*patience.Seconds())
