@@ -63,6 +63,19 @@ func TestTiersBar(t *testing.T) {
 	}
 }
 
+// One tenant of ten that sends nine tenths of a threefold load costs the other nine nothing, and the whole little.
+func TestTenantsBar(t *testing.T) {
+	f := Run(t, scenario(t, "abuser"), contestant(t, "spillway"), 1, Direct)
+	for tenant, got := range f.ByTenant[1:] {
+		if got < 0.98 {
+			t.Errorf("tenant %d, one of the modest: success %.3f, want 0.98", tenant+1, got)
+		}
+	}
+	if f.ShareOfIdeal < 0.97 {
+		t.Errorf("share of the ideal %.3f, want 0.97", f.ShareOfIdeal)
+	}
+}
+
 // A lab in which bad controls do well would prove nothing.
 func TestMutantsFail(t *testing.T) {
 	for mutant, in := range map[string]string{"frozen": "usl8-3x", "always-minimum": "pool-2x", "always-maximum": "tight-deadline"} {
