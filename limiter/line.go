@@ -190,7 +190,11 @@ func (l *line) full(now time.Duration, level int, p pace, t *threshold) Reason {
 	if ahead < shortLine {
 		return 0
 	}
-	if p.drain > 0 && p.wait(ahead) <= q.credit || p.drain <= 0 && ahead < p.first {
+	room := q.credit
+	if t.loads[level] < 1 {
+		room = p.fullCredit() // what fits is a burst, however long
+	}
+	if p.drain > 0 && p.wait(ahead) <= room || p.drain <= 0 && ahead < p.first {
 		return 0
 	}
 	if ahead > q.length {
