@@ -141,7 +141,8 @@ func (p *pressure) fallen(level int, after time.Duration) float64 {
 	return left
 }
 
-// standing returns which part of the line that may stand for a level does: 1 when its newcomers are refused.
+// standing returns which part of the line that may stand for a level does: 1 when its newcomers are refused. What spends
+// the credit is a load above 1, which says so itself, so that the part is that of a full one.
 func (l *line) standing(now time.Duration, level int, p pace, t *threshold) float64 {
 	if l.full(now, level, p, t) != 0 {
 		return 1
@@ -151,5 +152,5 @@ func (l *line) standing(now time.Duration, level int, p pace, t *threshold) floa
 	if ahead < shortLine || wait <= 0 { // there is always room for so few
 		return 0
 	}
-	return float64(wait) / float64(l.queues[level].credit)
+	return float64(wait) / float64(p.fullCredit())
 }
