@@ -309,7 +309,7 @@ func (f *free) learn(s Sample) {
 	case stay < f.service:
 		f.service += (stay - f.service) / 8
 	default:
-		f.service += (stay - f.service) / 1024
+		f.service += (stay - f.service) / 256
 	}
 }
 
