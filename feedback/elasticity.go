@@ -40,9 +40,10 @@ type Elasticity struct {
 
 	noise noise
 	free  free
-	bound bool // the limit binds
-	told  bool // and the first guess of the knee has been made
-	calm  int  // windows in a row in which it did not bind
+	tardy float64 // share of what was admitted that ended late, lately
+	bound bool    // the limit binds
+	told  bool    // and the first guess of the knee has been made
+	calm  int     // windows in a row in which it did not bind
 }
 
 // point is a phase as a point of the curve: ln N, ln X and how many completions it rests on.
@@ -82,7 +83,8 @@ const (
 	widenFalling        = 1.25
 	pull, slowEnough    = 0.5, 2 // extra fall where a request stays slowEnough times its best and e is short
 	lateShare, lateStep = 0.03, 0.7
-	headRoom            = 8 // times what was in flight at best service: a callee may become that much slower unnoticed
+	lateMemory          = 112 // completions: one that is late in a window of 16 is chance, three are not
+	headRoom            = 8   // times what was in flight at best service: a callee may become that much slower unnoticed
 	surge, steady       = 1.3, 0.8
 	hint                = 1.5 // times X W, the knee by Little's law; W is taken at its best, which is low
 	calmWindows         = 4
@@ -148,16 +150,25 @@ func (e *Elasticity) restart(s Sample) {
 }
 
 // late lowers the limit while answers come too late, whatever the elasticity: what is served late at full speed
-// is no goodput.
+// is no goodput. But where a request stays about as long as at best, nothing in flight is what makes it late: some work
+// is longer than its deadline, and with a lower limit it would still be.
 func (e *Elasticity) late(s Sample) bool {
-	if float64(s.Late) <= lateShare*float64(s.Completions) || s.End <= e.resume {
+	part := float64(s.Completions) / (float64(s.Completions) + lateMemory)
+	e.tardy += part * (float64(s.Late)/float64(max(1, s.Completions)) - e.tardy)
+	if e.tardy <= lateShare || s.End <= e.resume {
 		return false
 	}
-	e.bound = true
-	e.centre = max(1, lateStep*min(e.centre, s.Concurrency()))
+	knee := hint*float64(s.Throughput())*e.free.service + 1
+	was := min(e.centre, s.Concurrency())
+	next := max(knee, lateStep*was)
 	if 2*s.Late > s.Completions { // far too much is in flight: there is no time to come down in steps
-		e.centre = min(e.centre, hint*float64(s.Throughput())*e.free.service+1)
+		next = knee
 	}
+	if next >= was {
+		return false
+	}
+	e.bound, e.tardy = true, 0
+	e.centre = next
 	e.restart(s)
 	return true
 }

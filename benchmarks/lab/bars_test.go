@@ -76,6 +76,15 @@ func TestTenantsBar(t *testing.T) {
 	}
 }
 
+// Where some work takes longer than its deadline however little there is to do, refusing more of it helps nobody.
+func TestShortDeadlinesAreNoOverload(t *testing.T) {
+	s := scenario(t, "underload").with(func(s *Scenario) { s.Deadline, s.Rate = 40*ms, constant(500) })
+	f := Run(t, s, contestant(t, "spillway"), 1, Direct)
+	if most := int(0.01 * f.OfferedPerS * (s.Length - s.Judged).Seconds()); f.Refused > most {
+		t.Errorf("%d refused at half of the capacity, want at most %d", f.Refused, most)
+	}
+}
+
 // A lab in which bad controls do well would prove nothing.
 func TestMutantsFail(t *testing.T) {
 	for mutant, in := range map[string]string{"frozen": "usl8-3x", "always-minimum": "pool-2x", "always-maximum": "tight-deadline"} {
