@@ -111,15 +111,14 @@ const (
 	fairMemory = 20
 )
 
-// lightest and heaviest bound how far what a tenant had lately can move it, in fair shares.
-const lightest, heaviest = 1. / 16, 16
+// lightest is what a tenant counts for at least, in fair shares, so that newcomers do not all stand in one place.
+const lightest = 1. / 4
 
 // placeFor returns the place of a request. A deadline of 0 is none.
 //
 // The cohorts of a tenant begin where its hash says, and are as many as its part of the service: a small one stands in
 // one place, and is refused or served as a whole; one that has everything stands everywhere. Then what it had lately
-// moves it: u becomes u^s for s fair shares, which leaves equal tenants evenly spread, and sets those first to be
-// refused who had the most.
+// moves it, which sets those first to be refused who had the most.
 func (l *Limiter) placeFor(r Request, level int, deadline time.Duration) place {
 	call := uint64(deadline) // in nanoseconds: as good as chance
 	if deadline == 0 {
@@ -130,9 +129,19 @@ func (l *Limiter) placeFor(r Request, level int, deadline time.Duration) place {
 		shares := l.usage.shares(uint64(r.Tenant))
 		begin := unit(scatter(uint64(r.Tenant) ^ l.salt.Load()))
 		_, u = math.Modf(begin + u*shares/l.usage.active())
-		u = math.Pow(u, min(max(shares*shares, lightest), heaviest))
+		u = moved(u, shares)
 	}
 	return placeOf(level, min(cohorts-1, int(u*cohorts)))
+}
+
+// moved returns where in a criticality a tenant stands that its hash sets at u, in [0, 1), and that had so many fair
+// shares: 1 / (1 + s w), where w, the eighth root of -ln u, falls from 1.2 to .5 for all but a hundredth of the hashes.
+//
+// Who had 2.5 times as much as another thus stands behind it wherever their hashes are, so that equal tenants cannot
+// be further apart for long. It is the order of u^(s^8), on a scale on which those who had a hundredth of a share, or a
+// hundred, still differ: where a crowd makes shares small, whoever had one is told from whoever had all.
+func moved(u, shares float64) float64 {
+	return 1 / (1 + max(shares, lightest)*math.Sqrt(math.Sqrt(math.Sqrt(-math.Log(u)))))
 }
 
 // turnOver forgets what tenants had long ago and, now and then, deals their cohorts anew.
