@@ -52,6 +52,7 @@ func (l *Limiter) control(now time.Duration) {
 	defer l.mu.Unlock()
 	if ok {
 		l.limit.Store(int64(min(max(next, l.config.minLimit), l.config.maxLimit)))
+		l.divide(now)
 		l.serveLocked(now)
 	} else {
 		l.controllerPanics++

@@ -61,3 +61,43 @@ func ExampleLimiter_Core() {
 	fmt.Println(ok, lim.Stats().InFlight)
 	// Output: true 0
 }
+
+// Payments have three tenths of the limit whenever they want them, and more while others leave it unused.
+func ExampleWithBulkheads() {
+	lim, err := limiter.New(limiter.WithFixedLimit(10), limiter.WithBulkheads(map[string]float64{"payments": .3}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for range 5 {
+		permit, err := lim.AcquireRequest(context.Background(), limiter.Request{Bulkhead: "payments"})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		defer permit.Release(limiter.OK)
+	}
+	for _, b := range lim.Bulkheads() {
+		fmt.Printf("%s: %d guaranteed, %d in flight\n", b.Name, b.Guarantee, b.InFlight)
+	}
+	// Output: payments: 3 guaranteed, 5 in flight
+}
+
+// The shares can be changed at any time.
+func ExampleLimiter_SetBulkheads() {
+	lim, err := limiter.New(limiter.WithFixedLimit(10), limiter.WithBulkheads(map[string]float64{"payments": .3}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(lim.SetBulkheads(map[string]float64{"payments": .6, "search": .5}))
+	fmt.Println(lim.SetBulkheads(map[string]float64{"payments": .5, "search": .25}))
+	for _, b := range lim.Bulkheads() {
+		fmt.Printf("%s: %d of %d\n", b.Name, b.Guarantee, lim.Stats().Limit)
+	}
+	// Output:
+	// limiter: SetBulkheads: shares of 1.1 in all; want at most 1
+	// <nil>
+	// payments: 5 of 10
+	// search: 2 of 10
+}

@@ -17,6 +17,10 @@ type Request struct {
 	// lately is refused first. Without one it takes its chance among all.
 	Tenant Tenant
 
+	// Bulkhead is the name of the group of requests that it belongs to; see [WithBulkheads]. Without one, and with a
+	// name that has no guarantee, it has what nobody is guaranteed or nobody uses.
+	Bulkhead string
+
 	// Patient requests are held back instead of refused: only the end of their context ends their wait. They
 	// are for work that was admitted before and goes on, such as the next message of an open stream. Their
 	// number must be bounded by something else.
@@ -48,6 +52,8 @@ type Limiter struct {
 	cut    atomic.Pointer[cut]
 	least  atomic.Int64
 
+	groups atomic.Pointer[map[string]*group] // those in force, by name
+
 	usage *usage        // of tenants
 	salt  atomic.Uint64 // of their cohorts
 
@@ -62,6 +68,7 @@ type Limiter struct {
 	turned    time.Duration // when the cohorts were dealt
 	retry     time.Duration // base of the hints to callers
 	turns     uint64        // of the hints' jitter
+	retired   []*group      // that are gone but for requests that they still have
 
 	controllerPanics uint64
 }
@@ -76,6 +83,7 @@ func New(opts ...Option) (*Limiter, error) {
 	l.pace.first = cfg.initialLimit
 	l.limit.Store(int64(cfg.initialLimit))
 	l.due.Store(int64(minWindow))
+	l.setBulkheads(0, cfg.bulkheads)
 	l.shards = make([]shard, min(runtime.GOMAXPROCS(0), maxShards))
 	for i := range l.shards {
 		l.shards[i].limiter = l
@@ -110,7 +118,7 @@ func (l *Limiter) TryAcquire() (Permit, bool) {
 	now := l.now()
 	l.control(now)
 	if n, ok := l.load.enter(l.limit.Load()); ok {
-		return l.shard().admit(now, now, 0, l.placeFor(Request{}, Critical.level(), 0), n), true
+		return l.shard().admit(now, now, 0, l.placeFor(Request{}, Critical.level(), 0), n, nil), true
 	}
 	l.shard().turnAway(l.placeFor(Request{}, Critical.level(), 0), ReasonLimit)
 	return Permit{}, false
@@ -125,17 +133,29 @@ func (l *Limiter) AcquireRequest(ctx context.Context, r Request) (Permit, error)
 	}
 	deadline := l.deadline(ctx)
 	at := l.placeFor(r, r.Criticality.level(), deadline)
-	if refusal := l.refuses(r, at); refusal != nil {
+	refusal, g := l.refuses(&r, at), l.group(r.Bulkhead)
+	if refusal != nil && !g.room(at.level()) {
 		l.shard().turnAway(at, refusal.Reason)
 		return Permit{}, refusal
 	}
 	now := l.now()
 	l.control(now)
-	permit, err := l.admit(ctx, r, at, now, deadline)
-	if err == nil && r.Tenant != 0 {
+	var permit Permit
+	if n, ok := l.load.enter(l.limit.Load()); ok {
+		permit = l.shard().admit(now, now, deadline, at, n, g)
+	} else {
+		w, refusal := l.queue(r, g, at, refusal, now, deadline)
+		if refusal == nil {
+			permit, refusal = l.wait(ctx, w)
+		}
+		if refusal != nil {
+			return Permit{}, refusal
+		}
+	}
+	if r.Tenant != 0 {
 		l.usage.spend(uint64(r.Tenant), 1)
 	}
-	return permit, err
+	return permit, nil
 }
 
 // deadline returns that of ctx on the limiter's clock, 0 if there is none.
@@ -147,20 +167,8 @@ func (l *Limiter) deadline(ctx context.Context) time.Duration {
 	return max(1, at.Sub(l.epoch)+1)
 }
 
-// admit gives the request a permit that is free, or a place in the line.
-func (l *Limiter) admit(ctx context.Context, r Request, at place, now, deadline time.Duration) (Permit, error) {
-	if n, ok := l.load.enter(l.limit.Load()); ok {
-		return l.shard().admit(now, now, deadline, at, n), nil
-	}
-	w, refusal := l.queue(r, at, now, deadline)
-	if refusal != nil {
-		return Permit{}, refusal
-	}
-	return l.wait(ctx, w)
-}
-
 // refuses returns why the request is refused at once, nil if it is not.
-func (l *Limiter) refuses(r Request, at place) *Refusal {
+func (l *Limiter) refuses(r *Request, at place) *Refusal {
 	if r.Patient {
 		return nil
 	}
@@ -182,8 +190,11 @@ func (l *Limiter) busy() bool { return 4*int64(l.load.inFlight()) >= 3*l.limit.L
 // and allocates nothing, so that a request can be turned away before its message is read; only AcquireRequest
 // holds the limit.
 func (l *Limiter) Preview(ctx context.Context, r Request) *Refusal {
-	deadline := l.deadline(ctx)
-	if refusal := l.refuses(r, l.placeFor(r, r.Criticality.level(), deadline)); refusal != nil || r.Patient {
+	if r.Patient {
+		return nil
+	}
+	at := l.placeFor(r, r.Criticality.level(), l.deadline(ctx))
+	if refusal := l.refuses(&r, at); refusal != nil && !l.group(r.Bulkhead).room(at.level()) {
 		return refusal
 	}
 	if least := l.least.Load(); least > 0 {

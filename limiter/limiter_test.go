@@ -30,11 +30,12 @@ func wantEmpty(t testing.TB, l *Limiter) {
 	}
 }
 
-// spendCredit makes every line a standing one.
+// spendCredit makes every line a standing one, until a window closes.
 func spendCredit(l *Limiter) {
 	for i := range l.line.queues {
 		l.line.queues[i].credit = 0
 		l.line.queues[i].counted = l.now() + time.Hour
+		l.threshold.loads[i] = 2
 	}
 }
 

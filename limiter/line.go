@@ -8,15 +8,17 @@ const shortLine = 3
 
 // waiter is a request in the line. Its ready channel holds one element, so that a verdict never blocks.
 type waiter struct {
-	prev, next *waiter
-	level      int
-	cohort     int
-	tenant     bool // it has one
-	patient    bool
-	inLine     bool
-	deadline   time.Duration // 0: none
-	came       time.Duration
-	ready      chan struct{}
+	links    [2]links
+	group    *group // nil: none
+	level    int
+	cohort   int
+	tenant   bool // it has one
+	patient  bool
+	reserved bool // has no place of its own: it waits for what its group is guaranteed
+	inLine   bool
+	deadline time.Duration // 0: none
+	came     time.Duration
+	ready    chan struct{}
 
 	// The verdict, written before ready is signalled.
 	permit  Permit
@@ -26,48 +28,69 @@ type waiter struct {
 // yields reports whether the waiter may be overtaken by a better tenant, and lose its place to one.
 func (w *waiter) yields() bool { return w.tenant && !w.patient }
 
+// links are the neighbours of a waiter in a list. It can be in two, that of the line and that of its group.
+type links struct{ prev, next *waiter }
+
+const byLine, byGroup = 0, 1
+
+// list holds waiters, most often in the order in which they came.
+type list struct {
+	oldest, newest *waiter
+	length         int
+	by             int // which of the links
+}
+
 // queue holds the waiters of one criticality in the order in which they came.
 //
 // It may stand for as long as a burst can: credit is filled while less comes than can be served, and spent while
 // somebody waits. When it is spent the queue is standing, and only shortLine may wait.
 type queue struct {
-	oldest, newest *waiter
-	length         int
-	credit         time.Duration
-	counted        time.Duration // credit is right for this instant
+	list
+	credit  time.Duration
+	counted time.Duration // credit is right for this instant
 }
 
 // put places a waiter behind another, or first of all if that is nil.
-func (q *queue) put(w, behind *waiter) {
-	w.prev, w.next = behind, q.oldest
+func (l *list) put(w, behind *waiter) {
+	at := links{behind, l.oldest}
 	if behind != nil {
-		w.next = behind.next
-		behind.next = w
+		at.next = behind.links[l.by].next
+		behind.links[l.by].next = w
 	} else {
-		q.oldest = w
+		l.oldest = w
 	}
-	if w.next != nil {
-		w.next.prev = w
+	if at.next != nil {
+		at.next.links[l.by].prev = w
 	} else {
-		q.newest = w
+		l.newest = w
 	}
-	q.length++
-	w.inLine = true
+	w.links[l.by] = at
+	l.length++
 }
 
-func (q *queue) remove(w *waiter) {
-	if w.prev != nil {
-		w.prev.next = w.next
+func (l *list) remove(w *waiter) {
+	at := w.links[l.by]
+	if at.prev != nil {
+		at.prev.links[l.by].next = at.next
 	} else {
-		q.oldest = w.next
+		l.oldest = at.next
 	}
-	if w.next != nil {
-		w.next.prev = w.prev
+	if at.next != nil {
+		at.next.links[l.by].prev = at.prev
 	} else {
-		q.newest = w.prev
+		l.newest = at.prev
 	}
-	w.prev, w.next, w.inLine = nil, nil, false
-	q.length--
+	w.links[l.by] = links{}
+	l.length--
+}
+
+// behind returns whom a newcomer comes behind: the last; one that overtakes passes those of a lower cohort.
+func (l *list) behind(w *waiter, overtakes bool) *waiter {
+	last := l.newest
+	for i := 0; overtakes && i < lookBack && last != nil && last.yields() && last.cohort < w.cohort; i++ {
+		last = last.links[l.by].prev
+	}
+	return last
 }
 
 // count brings the credit up to now. It is filled in proportion to what is left of the limit by all that comes of
@@ -90,10 +113,15 @@ func (q *queue) count(now, full time.Duration, load float64) {
 // all of it.
 const filling, spending = 2, 1.5
 
-// line is everybody who waits for a permit: a queue for each criticality, the most critical served first.
+// line is everybody who waits for a permit: a queue for each criticality, the most critical served first. But before
+// all come those of a group that has less than it is guaranteed; see bulkhead.go. Who found no place in a queue, and
+// waits for that alone, is in reserve: it takes nobody's place, and another permit only if nobody as critical waits.
 type line struct {
-	queues [levels]queue
-	length int // of all queues
+	queues   [levels]queue
+	reserves [levels]list
+	groups   []*group
+	length   int // of all queues and reserves
+	grouped  int // how many of them are of a group
 }
 
 // ahead returns how many would be served before a newcomer of the level.
@@ -110,9 +138,15 @@ func (l *line) next() *waiter {
 	if l.length == 0 {
 		return nil
 	}
+	if w := l.owed(); w != nil {
+		return w
+	}
 	for i := levels - 1; i >= 0; i-- {
 		if q := &l.queues[i]; q.length > 0 {
-			return q.oldest
+			return q.oldest.turn()
+		}
+		if r := &l.reserves[i]; r.length > 0 {
+			return r.oldest
 		}
 	}
 	return nil
@@ -140,31 +174,54 @@ func (l *line) heaviest(level int) (worst *waiter) {
 		if w.yields() && (worst == nil || w.cohort < worst.cohort) {
 			worst = w
 		}
-		w = w.prev
+		w = w.links[byLine].prev
 	}
 	return worst
 }
 
-// lookBack bounds the work of heaviest. A line that stands is shorter.
+// lookBack bounds the work of heaviest and of behind. A line that stands is shorter.
 const lookBack = 8
 
-// push puts a waiter at the end of its queue; one that overtakes passes those of a lower cohort.
+// push puts a waiter at the end of its queue, or of the reserve; one that overtakes passes those of a lower cohort.
 func (l *line) push(now time.Duration, w *waiter, overtakes bool, p pace, t *threshold) {
-	q := &l.queues[w.level]
-	q.count(now, p.fullCredit(), t.loads[w.level])
-	behind := q.newest
-	for i := 0; overtakes && i < lookBack && behind != nil && behind.yields() && behind.cohort < w.cohort; i++ {
-		behind = behind.prev
-	}
-	q.put(w, behind)
+	l.stand(now, w, overtakes, p, t)
 	l.length++
+	w.inLine = true
+	if w.group != nil {
+		w.group.put(w, overtakes)
+		l.grouped++
+	}
 }
 
 func (l *line) remove(now time.Duration, w *waiter, p pace, t *threshold) {
+	l.leave(now, w, p, t)
+	l.length--
+	w.inLine = false
+	if w.group != nil {
+		w.group.remove(w)
+		l.grouped--
+	}
+}
+
+// stand gives a waiter a place in its queue or in the reserve, and leave takes it.
+func (l *line) stand(now time.Duration, w *waiter, overtakes bool, p pace, t *threshold) {
+	if w.reserved {
+		l.reserves[w.level].put(w, l.reserves[w.level].newest)
+		return
+	}
+	q := &l.queues[w.level]
+	q.count(now, p.fullCredit(), t.loads[w.level])
+	q.put(w, q.behind(w, overtakes))
+}
+
+func (l *line) leave(now time.Duration, w *waiter, p pace, t *threshold) {
+	if w.reserved {
+		l.reserves[w.level].remove(w)
+		return
+	}
 	q := &l.queues[w.level]
 	q.count(now, p.fullCredit(), t.loads[w.level])
 	q.remove(w)
-	l.length--
 }
 
 // admits returns 0 if a newcomer of the level may wait, or why it may not. A deadline of 0 is none.

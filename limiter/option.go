@@ -16,6 +16,7 @@ func (f optionFunc) apply(c *config) error { return f(c) }
 type config struct {
 	controller                       feedback.Controller
 	initialLimit, minLimit, maxLimit int
+	bulkheads                        map[string]float64
 }
 
 // The default bounds of the limit: no service works with none in flight, and a million is beyond any.
@@ -36,6 +37,9 @@ func newConfig(opts []Option) (config, error) {
 	}
 	if c.minLimit > c.maxLimit {
 		return config{}, fmt.Errorf("limiter: WithMinLimit(%d) is above WithMaxLimit(%d); want min <= max", c.minLimit, c.maxLimit)
+	}
+	if err := checkShares("WithBulkheads", c.bulkheads); err != nil {
+		return config{}, err
 	}
 	c.initialLimit = min(max(c.initialLimit, c.minLimit), c.maxLimit)
 	if c.controller == nil {

@@ -5,21 +5,24 @@ import (
 	"time"
 )
 
-// queue puts a request that found no free permit into the line, or refuses it.
-func (l *Limiter) queue(r Request, at place, now, deadline time.Duration) (*waiter, *Refusal) {
+// queue puts a request that found no free permit into the line, or refuses it. One that was refused before, but has a
+// group that has room, can wait for what is guaranteed to that alone.
+func (l *Limiter) queue(
+	r Request, g *group, at place, refused *Refusal, now, deadline time.Duration,
+) (*waiter, *Refusal) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	level := at.level()
-	overtakes := false
+	overtakes, reserved := false, false
 	if !r.Patient {
-		reason := l.line.admits(now, level, deadline, l.pace, &l.threshold)
-		if reason == ReasonLimit && r.Tenant != 0 {
-			if w := l.line.heaviest(level); w != nil && w.cohort < at.cohort() && placeOf(level, w.cohort) < l.threshold.fits {
-				l.turnAway(now, w, ReasonTenant)
-				overtakes, reason = true, 0
-			} else if at >= l.threshold.fits && l.pace.wait(l.line.ahead(level)) <= l.pace.fullCredit() {
-				overtakes, reason = true, 0
-			}
+		var reason Reason
+		if refused != nil {
+			reason = refused.Reason
+		} else {
+			overtakes, reason = l.joins(r, at, now, deadline)
+		}
+		if reason != 0 && g.room(level) {
+			reserved, reason = true, l.reserve(now, g, level, deadline)
 		}
 		if reason != 0 {
 			l.shard().turnAway(at, reason)
@@ -33,6 +36,7 @@ func (l *Limiter) queue(r Request, at place, now, deadline time.Duration) (*wait
 	w := l.waiters.Get().(*waiter)
 	w.level, w.cohort, w.tenant = level, at.cohort(), r.Tenant != 0
 	w.patient, w.deadline, w.came = r.Patient, deadline, now
+	w.group, w.reserved = g, reserved
 	l.shard().wait(at)
 	l.load.come()
 	l.line.push(now, w, overtakes, l.pace, &l.threshold)
@@ -41,8 +45,26 @@ func (l *Limiter) queue(r Request, at place, now, deadline time.Duration) (*wait
 	return w, nil
 }
 
+// joins returns 0 if a newcomer may have a place in the line, or why it may not, and whether it overtakes worse
+// tenants. The caller holds mu.
+func (l *Limiter) joins(r Request, at place, now, deadline time.Duration) (overtakes bool, reason Reason) {
+	level := at.level()
+	reason = l.line.admits(now, level, deadline, l.pace, &l.threshold)
+	if reason != ReasonLimit || r.Tenant == 0 {
+		return false, reason
+	}
+	if w := l.line.heaviest(level); w != nil && w.cohort < at.cohort() && placeOf(level, w.cohort) < l.threshold.fits {
+		l.evict(now, w, ReasonTenant)
+		return true, 0
+	}
+	if at >= l.threshold.fits && l.pace.wait(l.line.ahead(level)) <= l.pace.fullCredit() {
+		return true, 0
+	}
+	return false, reason
+}
+
 // wait blocks until the waiter has a verdict or ctx ends.
-func (l *Limiter) wait(ctx context.Context, w *waiter) (Permit, error) {
+func (l *Limiter) wait(ctx context.Context, w *waiter) (Permit, *Refusal) {
 	select {
 	case <-w.ready:
 	case <-ctx.Done():
@@ -55,10 +77,7 @@ func (l *Limiter) wait(ctx context.Context, w *waiter) (Permit, error) {
 	permit, refusal := w.permit, w.refusal
 	w.permit, w.refusal = Permit{}, nil
 	l.waiters.Put(w)
-	if refusal != nil {
-		return Permit{}, refusal
-	}
-	return permit, nil
+	return permit, refusal
 }
 
 // abandon takes a waiter whose context has ended out of the line, and reports whether it was still there.
@@ -87,7 +106,7 @@ func (l *Limiter) displace(now time.Duration, level int) {
 	if ahead <= shortLine || l.pace.wait(ahead-1) <= l.line.queues[w.level].credit {
 		return
 	}
-	l.turnAway(now, w, ReasonDisplaced)
+	l.evict(now, w, ReasonDisplaced)
 }
 
 // serve gives free permits to those who wait, best first.
@@ -108,8 +127,8 @@ func (l *Limiter) serveLocked(now time.Duration) {
 		if !ok {
 			break
 		}
-		l.line.remove(now, w, l.pace, &l.threshold)
-		w.permit = l.shard().admit(now, w.came, w.deadline, placeOf(w.level, w.cohort), inFlight)
+		l.line.take(now, w, l.pace, &l.threshold)
+		w.permit = l.shard().admit(now, w.came, w.deadline, placeOf(w.level, w.cohort), inFlight, w.group)
 		w.ready <- struct{}{}
 	}
 	l.publish(now)
@@ -136,7 +155,7 @@ type cut struct {
 	criticality, tenant, limit *Refusal
 }
 
-func (c *cut) refusal(at place, r Request) *Refusal {
+func (c *cut) refusal(at place, r *Request) *Refusal {
 	switch {
 	case at.level() < c.from.level():
 		return c.criticality

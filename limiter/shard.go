@@ -35,6 +35,7 @@ type slot struct {
 	start      time.Duration // when the work started; a pause moves it forward
 	deadline   time.Duration // 0: none
 	pausedAt   time.Duration
+	group      *group // where it is counted while it is not paused; nil: nowhere
 }
 
 // tally counts what a window's meter does not.
@@ -48,7 +49,7 @@ type tally struct {
 }
 
 // admit gives a permit for work that starts now. inFlight is how many are then in flight in all.
-func (s *shard) admit(now, came, deadline time.Duration, at place, inFlight int) Permit {
+func (s *shard) admit(now, came, deadline time.Duration, at place, inFlight int, g *group) Permit {
 	s.mu.Lock()
 	if s.free == 0 {
 		s.slots = append(s.slots, slot{})
@@ -59,6 +60,10 @@ func (s *shard) admit(now, came, deadline time.Duration, at place, inFlight int)
 	s.free = taken.next
 	taken.generation++
 	taken.came, taken.start, taken.deadline, taken.paused = came, now, deadline, false
+	if taken.group != g { // most often none is used: spare the write of a pointer
+		taken.group = g
+	}
+	taken.count(1)
 	permit := Permit{shard: s, slot: index, generation: taken.generation, sojourn: now - came}
 	s.meter.Arrive(now)
 	s.window.peak = max(s.window.peak, inFlight)
@@ -74,6 +79,13 @@ func (s *shard) admit(now, came, deadline time.Duration, at place, inFlight int)
 	return permit
 }
 
+// count counts what is in flight of the slot's group, if there is one. The caller holds the shard's mutex.
+func (s *slot) count(n int32) {
+	if s.group != nil {
+		s.group.inFlight.Add(n)
+	}
+}
+
 // finish ends the work of a permit, and reports whether it was in force and was counted as in flight.
 func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (ok, inFlight bool) {
 	s.mu.Lock()
@@ -83,7 +95,9 @@ func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (ok, inFlig
 		return false, false
 	}
 	inFlight = !held.paused
-	if held.paused {
+	if inFlight {
+		held.count(-1)
+	} else {
 		held.start += now - held.pausedAt
 		s.meter.Resume(now)
 	}
@@ -118,6 +132,7 @@ func (s *shard) cancel(p Permit, now time.Duration) (ok, inFlight bool) {
 		return false, false
 	}
 	if !held.paused {
+		held.count(-1)
 		s.meter.Pause(now)
 	}
 	s.put(p)
@@ -141,6 +156,7 @@ func (s *shard) pause(p Permit, now time.Duration) bool {
 		return false
 	}
 	held.paused, held.pausedAt = true, now
+	held.count(-1)
 	s.meter.Pause(now)
 	return true
 }
@@ -154,6 +170,7 @@ func (s *shard) resume(p Permit, now time.Duration) bool {
 		return false
 	}
 	held.paused = false
+	held.count(1)
 	held.start += now - held.pausedAt
 	s.meter.Resume(now)
 	return true

@@ -107,7 +107,7 @@ func (t *threshold) observe(s feedback.Sample, came *[places]float64, p pace) {
 // full credits of the line: long enough that a client whose requests are refused notices and stays away, and that
 // an open burst is paid back.
 const (
-	cohortTurn = 100
+	cohortTurn = 20
 	fairMemory = 20
 )
 
