@@ -101,3 +101,25 @@ func ExampleLimiter_SetBulkheads() {
 	// payments: 5 of 10
 	// search: 2 of 10
 }
+
+// Customers share a limiter: under overload whoever had the most lately is refused first.
+func ExampleTenantNamed() {
+	lim, err := limiter.New()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	handle := func(ctx context.Context, customer string) error {
+		permit, err := lim.AcquireRequest(ctx, limiter.Request{Tenant: limiter.TenantNamed(customer)})
+		if err != nil {
+			return err
+		}
+		defer permit.Release(limiter.OK)
+		return nil
+	}
+	fmt.Println(handle(context.Background(), "acme"))
+	fmt.Println(handle(context.Background(), "")) // nobody, who takes a chance among all
+	// Output:
+	// <nil>
+	// <nil>
+}
