@@ -124,3 +124,27 @@ func ExampleWithMethodCriticality() {
 	// /acme.v1.Reports/Yearly SHEDDABLE
 	// /acme.v1.Shop/Browse SHEDDABLE_PLUS
 }
+
+// Whatever else is asked of the server, and however critical, three tenths of what it can do are for payments whenever
+// there are any.
+func ExampleWithBulkhead() {
+	protection, err := interceptors.NewServer(
+		interceptors.WithLimiterOptions(limiter.WithInitialLimit(50)),
+		interceptors.WithBulkhead("payments", .3, selector.MatchFunc(func(_ context.Context, call middleware.CallMeta) bool {
+			return call.Service == "acme.v1.Payments"
+		})),
+	)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer protection.Close()
+	_, _ = protection.UnaryInterceptor()(context.Background(), nil, &grpc.UnaryServerInfo{FullMethod: "/acme.v1.Payments/Pay"},
+		func(context.Context, any) (any, error) {
+			for _, b := range protection.Limiter().Bulkheads() {
+				fmt.Printf("%s: %d guaranteed, %d in flight\n", b.Name, b.Guarantee, b.InFlight)
+			}
+			return nil, nil
+		})
+	// Output: payments: 15 guaranteed, 1 in flight
+}

@@ -27,6 +27,7 @@ type config struct {
 	limiterOptions []limiter.Option
 	meterProvider  metric.MeterProvider
 	exempt         exemptions
+	bulkheads      bulkheads
 	criticality    CriticalityFunc
 	tenant         TenantFunc
 	methods        methodTable
@@ -47,6 +48,9 @@ func newConfig(opts []Option) (config, error) {
 	}
 	if c.limiter != nil && c.limiterOptions != nil {
 		return config{}, errors.New("interceptors: WithLimiter and WithLimiterOptions exclude each other; give the options to limiter.New")
+	}
+	if c.limiter == nil && len(c.bulkheads.rules) > 0 {
+		c.limiterOptions = append(c.limiterOptions, limiter.WithBulkheads(c.bulkheads.shares))
 	}
 	if c.meterProvider == nil {
 		c.meterProvider = otel.GetMeterProvider()
@@ -147,6 +151,19 @@ func WithTenant(f TenantFunc) Option {
 		c.tenant = f
 		return notNil("WithTenant", "a function", f)
 	})
+}
+
+// WithBulkhead guarantees the requests that the matcher selects a share of the limit: what they do not use is lent to
+// others, and comes back within a service time; see [limiter.WithBulkheads]. It can be given more than once: the first
+// that matches decides, and several matchers can select for one name, with one share. The matcher is asked in the tap
+// too, where no message and no stream type is known yet; see [CriticalityFunc] for what it must not do there. The
+// default is that nothing is guaranteed.
+//
+// A limiter that is given by [WithLimiter] must guarantee the same when the server is made, by limiter.WithBulkheads.
+// Later the shares can be changed with [Server.Limiter] and its SetBulkheads. [NewServer] rejects nil, an empty
+// name, a share out of range, and shares of more than 1 in all.
+func WithBulkhead(name string, share float64, m selector.Matcher) Option {
+	return optionFunc(func(c *config) error { return c.bulkheads.add(name, share, m) })
 }
 
 // WithOutcome decides how the error of a handler (nil too) counts. The default is [Outcome]. What it calls OK or

@@ -18,6 +18,7 @@ type Server struct {
 	trust       trust
 	incoming    incoming
 	exempt      exemptions
+	bulkheads   bulkheads
 	outcome     func(error) limiter.Outcome
 	metrics     *metrics
 	answers     answers
@@ -49,6 +50,7 @@ func NewServer(opts ...Option) (*Server, error) {
 		methods:     c.methods,
 		trust:       c.trust,
 		exempt:      c.exempt,
+		bulkheads:   c.bulkheads,
 		outcome:     c.outcome,
 		tapped:      !c.withoutTap,
 	}
@@ -56,6 +58,8 @@ func NewServer(opts ...Option) (*Server, error) {
 		if s.limiter, err = limiter.New(c.limiterOptions...); err != nil {
 			return nil, err
 		}
+	} else if err := s.bulkheads.given(s.limiter); err != nil {
+		return nil, err
 	}
 	if s.metrics, err = newMetrics(c.meterProvider, s.limiter); err != nil {
 		return nil, err

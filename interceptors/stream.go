@@ -24,6 +24,7 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 		return handler(srv, &middleware.WrappedServerStream{ServerStream: inner, WrappedContext: ctx})
 	}
 	request := s.identify(ctx, info.FullMethod)
+	request.Bulkhead = s.bulkheads.match(ctx, info.FullMethod, info, nil)
 	permit, err := s.admit(ctx, info.FullMethod, request)
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (out context.Context, 
 	}
 	criticality, why := s.criticalityAtTap(ctx, info)
 	request := s.request(ctx, info.FullMethodName, criticality)
+	request.Bulkhead = s.bulkheads.match(ctx, info.FullMethodName, nil, nil)
 	refusal := s.limiter.Preview(ctx, request)
 	if refusal == nil {
 		return ctx, nil

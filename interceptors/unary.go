@@ -18,6 +18,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		return handler(s.withCriticality(ctx, info.FullMethod), req)
 	}
 	request := s.identify(ctx, info.FullMethod)
+	request.Bulkhead = s.bulkheads.match(ctx, info.FullMethod, nil, req)
 	permit, err := s.admit(ctx, info.FullMethod, request)
 	if err != nil {
 		return nil, err
