@@ -20,9 +20,9 @@ const shareSlack = 1e-9
 //
 // What a group does not use is lent to whoever comes, so that no permit is kept idle for it. When the group comes back,
 // the next permits that are returned go to it, before anything more critical, until it has what it is guaranteed: this
-// takes a service time at most. As many of its requests may wait for that as it is guaranteed permits, less what it has
-// borrowed, however long the line: only their deadline refuses them, or something more critical of their own group.
-// Above its guarantee a group competes like all others.
+// takes a service time at most. As many of its requests may wait for that as it is guaranteed permits, however long the
+// line: only their deadline refuses them, or something more critical of their own group. With more than one permit
+// above its guarantee a group waits, and is refused, like all others.
 //
 // A guarantee is the share of the limit in force, rounded down, but at least one request as long as the limit is no
 // less than the number of groups. Where the shares add up to 1, requests that belong to no group have only what the
@@ -224,19 +224,20 @@ func (g *group) ahead(level int) int {
 	return n
 }
 
-// room reports whether a newcomer of the level may wait for what is guaranteed, though the line has no place for it.
-func (g *group) room(level int) bool { return g != nil && g.free(level) > 0 }
+// room reports whether a newcomer of the level may wait for what is guaranteed, though the line has no place for it:
+// as many may as are guaranteed, so that permits that come back together all find a taker.
+func (g *group) room(level int) bool { return g != nil && !g.borrows() && g.free(level) > 0 }
 
 // keeps reports whether one who waits may go on to.
-func (g *group) keeps(w *waiter) bool { return g != nil && g.free(w.level) >= 0 }
+func (g *group) keeps(w *waiter) bool { return g != nil && !g.borrows() && g.free(w.level) >= 0 }
 
-// free returns how many more may wait for what is guaranteed, if those below the level go. As many may as are
-// guaranteed, so that permits that come back together all find a taker, less what the group has borrowed: one that has
-// twice what it is guaranteed waits like all others.
-func (g *group) free(level int) int {
-	guarantee := int(g.guarantee.Load())
-	return guarantee - max(0, int(g.inFlight.Load())-guarantee) - g.ahead(level)
-}
+// borrows reports whether the group has so much more than it is guaranteed that it waits like all others. One more is
+// had by chance, by whoever comes when a permit is free; if the next ones were refused for it, the group would have
+// less than its guarantee as soon as it is given back.
+func (g *group) borrows() bool { return g.inFlight.Load() > g.guarantee.Load()+1 }
+
+// free returns how many more may wait for what is guaranteed, if those below the level go.
+func (g *group) free(level int) int { return int(g.guarantee.Load()) - g.ahead(level) }
 
 // wait returns how long a newcomer of the level waits for what is guaranteed. Who is owed a permit takes one of the
 // next, whoever returns it; who is not waits for one of the group's own.

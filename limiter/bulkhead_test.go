@@ -129,11 +129,13 @@ func TestUnusedPartsAreLent(t *testing.T) {
 		b := &flow{Request: Request{Criticality: Sheddable, Bulkhead: "b"}, rate: 2_000, from: time.Second, to: 2 * time.Second}
 		go func() {
 			time.Sleep(999 * time.Millisecond)
+			synctest.Wait()
 			if got := bulkhead(t, l, "a"); got.InFlight != 10 {
 				t.Errorf("alone, %+v; want the whole limit of 10", got)
 			}
 			time.Sleep(time.Millisecond + 10*time.Millisecond + time.Millisecond) // b comes; a service time; a moment
 			for range 900 {
+				synctest.Wait() // until what is returned at this instant has been given
 				if got := bulkhead(t, l, "b"); got.InFlight < 6 {
 					t.Errorf("with its owner back, %+v; want 6 in flight", got)
 					return
@@ -279,6 +281,20 @@ func TestGroupHasRoomOfItsOwn(t *testing.T) {
 		}
 		for _, p := range held {
 			p.Release(OK)
+		}
+	})
+}
+
+// One permit that was had by chance costs the group nothing; with more it waits like all others.
+func TestGroupThatHasBorrowedHasNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := mustNew(t, WithFixedLimit(6), WithBulkheads(shares{"mine": .5}))
+		fillLine(t, l)
+		for inFlight, want := range []bool{true, true, true, true, true, false, false} {
+			l.group("mine").inFlight.Store(int32(inFlight))
+			if got := l.Preview(t.Context(), Request{Bulkhead: "mine"}) == nil; got != want {
+				t.Errorf("%d in flight of 3: may wait %v, want %v", inFlight, got, want)
+			}
 		}
 	})
 }
