@@ -30,7 +30,23 @@ type Sample struct {
 
 	// Overloaded counts the completions that failed because the service ran out of something.
 	Overloaded int64
+
+	// Work is what those who left were expected to take, each by its method, in requests of a typical one; Useful is
+	// that part of it which belongs to Good, and Asked what those who came would take. They tell a shift of the mix from
+	// a change of the service. Where Work is 0 all requests are alike, and are counted in their place.
+	Work, Useful, Asked float64
 }
+
+// weighed returns the sample with Work, Useful and Asked, whoever made it.
+func (s Sample) weighed() Sample {
+	if !(s.Work > 0) {
+		s.Work, s.Useful, s.Asked = float64(s.Completions), float64(s.Good), float64(s.Offered)
+	}
+	return s
+}
+
+// per returns an amount of work as a rate, per second.
+func (s Sample) per(work float64) float64 { return float64(littles.PerSecond(work, s.Length())) }
 
 // Bound reports whether the limit is what held the load back.
 func (s Sample) Bound() bool { return s.Waited > 0 || s.Refused > 0 }

@@ -31,6 +31,7 @@ type Elasticity struct {
 	width  float64        // of the dither, in units of ln N
 	high   bool           // this phase stands above the centre
 	phase  littles.Window // what it has shown so far
+	useful float64        // the work that was of use in it
 	resume time.Duration  // windows that began before still show what was before the last change
 	last   point          // the phase before
 	lately [2]point       // the last phase below the centre, and above
@@ -51,8 +52,8 @@ type point struct{ n, x, weight float64 }
 
 // free is what the service did when nothing held it back.
 type free struct {
-	goodput float64 // requests per second, lately, while the limit did not bind
-	service float64 // seconds that a request stayed at best; forgotten slowly
+	goodput float64 // useful work per second, lately, while the limit did not bind
+	service float64 // seconds of stay for each unit of work at best; forgotten slowly
 }
 
 // The constants of the law. None has a dimension.
@@ -95,6 +96,7 @@ func (e *Elasticity) Update(s Sample) int {
 	if e.centre == 0 {
 		e.centre, e.width = float64(s.Limit), wide
 	}
+	s = s.weighed()
 	e.noise.learn(s)
 	e.free.learn(s)
 	switch {
@@ -116,6 +118,7 @@ func (e *Elasticity) Update(s Sample) int {
 		return e.level(s) // not yet, or not all the time, what this limit gives
 	}
 	e.phase = e.phase.Add(s.Window)
+	e.useful += s.Useful
 	if e.changed() {
 		e.restart(s)
 		e.high = true
@@ -139,7 +142,7 @@ func (e *Elasticity) level(s Sample) int {
 
 // settle begins a phase: what was in flight before has to leave first, which takes about one stay.
 func (e *Elasticity) settle(s Sample) {
-	e.phase = littles.Window{}
+	e.phase, e.useful = littles.Window{}, 0
 	e.resume = s.End + s.Latency()
 }
 
@@ -158,7 +161,7 @@ func (e *Elasticity) late(s Sample) bool {
 	if e.tardy <= lateShare || s.End <= e.resume {
 		return false
 	}
-	knee := hint*float64(s.Throughput())*e.free.service + 1
+	knee := hint*s.per(s.Work)*e.free.service + 1
 	was := min(e.centre, s.Concurrency())
 	next := max(knee, lateStep*was)
 	if 2*s.Late > s.Completions { // far too much is in flight: there is no time to come down in steps
@@ -207,14 +210,13 @@ func (e *Elasticity) surged(s Sample) bool {
 	if s.Length().Seconds() < s.Sum/float64(s.Completions) {
 		return false
 	}
-	offered := float64(littles.PerSecond(float64(s.Offered), s.Length()))
-	return e.free.goodput > 0 && float64(s.Goodput()) >= steady*e.free.goodput && offered > surge*e.free.goodput
+	return e.free.goodput > 0 && s.per(s.Useful) >= steady*e.free.goodput && s.per(s.Asked) > surge*e.free.goodput
 }
 
 // guess makes the first step of a sudden overload: X now and W from before are two points of the same curve, and
 // X W is the knee if it is sharp. It reports whether that lowers the limit. The experiments correct it.
 func (e *Elasticity) guess(s Sample) bool {
-	knee := hint*float64(s.Goodput())*e.free.service + 1
+	knee := hint*s.per(s.Useful)*e.free.service + 1
 	if !e.surged(s) || knee >= e.centre {
 		return false
 	}
@@ -226,7 +228,7 @@ func (e *Elasticity) guess(s Sample) bool {
 // changed reports whether the service does something else than it did lately under much the same limit, by more than
 // chance and all of the difference between the limits explain. What was learned is then about another service.
 func (e *Elasticity) changed() bool {
-	before, now := e.lately[e.side()], pointOf(e.phase)
+	before, now := e.lately[e.side()], e.point()
 	if before.weight == 0 || now.weight < leastChange {
 		return false
 	}
@@ -251,13 +253,13 @@ func (e *Elasticity) done() bool {
 	if float64(e.phase.Completions) >= highPart*need {
 		return true
 	}
-	dx, dy, weight := e.last.to(pointOf(e.phase)) // beyond doubt, even if it is not over?
+	dx, dy, weight := e.last.to(e.point()) // beyond doubt, even if it is not over?
 	return dx > 0 && dy-setPoint*dx > plain*math.Sqrt(e.noise.scv()/weight)
 }
 
 // finish pairs the phase with the one before and moves the centre.
 func (e *Elasticity) finish() {
-	now := pointOf(e.phase)
+	now := e.point()
 	dx, dy, weight := e.last.to(now)
 	e.last, e.lately[e.side()] = now, now
 	e.high = !e.high
@@ -289,12 +291,13 @@ func (e *Elasticity) finish() {
 	e.centre = max(1, e.centre*math.Exp(step))
 }
 
-// pointOf returns a phase as a point of the curve; its weight is 0 if it is none.
-func pointOf(w littles.Window) point {
-	if w.Good == 0 || w.Area <= 0 || w.Length() <= 0 {
+// point returns the phase so far as a point of the curve; its weight is 0 if it is none.
+func (e *Elasticity) point() point {
+	w := e.phase
+	if !(e.useful > 0) || w.Area <= 0 || w.Length() <= 0 {
 		return point{}
 	}
-	return point{math.Log(w.Concurrency()), math.Log(float64(w.Goodput())), float64(w.Completions)}
+	return point{math.Log(w.Concurrency()), math.Log(float64(littles.PerSecond(e.useful, w.Length()))), float64(w.Completions)}
 }
 
 // to returns the differences from one point to another and their weight: var(dy) = SCV / weight. All are 0 where
@@ -313,7 +316,7 @@ func (f *free) learn(s Sample) {
 	if s.Completions == 0 || s.Sum <= 0 {
 		return
 	}
-	stay := s.Sum / float64(s.Completions)
+	stay := s.Sum / s.Work
 	switch {
 	case f.service == 0:
 		f.service = stay
@@ -330,7 +333,7 @@ func (f *free) rate(s Sample) {
 		return
 	}
 	if f.goodput == 0 {
-		f.goodput = float64(s.Goodput())
+		f.goodput = s.per(s.Useful)
 	}
-	f.goodput += (float64(s.Goodput()) - f.goodput) / 16
+	f.goodput += (s.per(s.Useful) - f.goodput) / 16
 }

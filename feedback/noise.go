@@ -31,7 +31,10 @@ func (n *noise) learn(s Sample) {
 	if p.Limit != s.Limit || !p.Bound() || !s.Bound() || p.Good < 2 || s.Good < 2 || p.Length() == 0 || s.Length() == 0 {
 		return
 	}
-	d := math.Log(float64(p.Goodput()) / float64(s.Goodput()))
+	d := math.Log(p.per(p.Useful) / s.per(s.Useful))
+	if math.IsNaN(d) || math.IsInf(d, 0) {
+		return
+	}
 	a, b := float64(p.Completions), float64(s.Completions)
 	n.estimate = max(leastNoise, n.scv()+(d*d*a*b/(a+b)-n.scv())/noiseMemory)
 }

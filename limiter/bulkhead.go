@@ -71,8 +71,8 @@ type Bulkhead struct {
 	Name      string
 	Share     float64 // of the limit
 	Guarantee int     // requests in flight that it can have, whatever the others want
-	InFlight  int     // requests in flight; what is above the guarantee is borrowed
-	Waiting   int     // requests that wait
+	InFlight  int     // requests in flight, by weight; what is above the guarantee is borrowed
+	Waiting   int     // requests that wait, by weight
 }
 
 // Bulkheads returns what is in force, in alphabetical order. Like [Stats], what comes and goes meanwhile may be off.
@@ -215,7 +215,7 @@ func (l *Limiter) group(name string) *group {
 // owed reports whether the group has less than it is guaranteed.
 func (g *group) owed() bool { return g.inFlight.Load() < g.guarantee.Load() }
 
-// ahead returns how many of the group would be served before a newcomer of the level.
+// ahead returns how many of the group, by weight, would be served before a newcomer of the level.
 func (g *group) ahead(level int) int {
 	n := 0
 	for i := level; i < levels; i++ {
@@ -229,7 +229,7 @@ func (g *group) ahead(level int) int {
 func (g *group) room(level int) bool { return g != nil && !g.borrows() && g.free(level) > 0 }
 
 // keeps reports whether one who waits may go on to.
-func (g *group) keeps(w *waiter) bool { return g != nil && !g.borrows() && g.free(w.level) >= 0 }
+func (g *group) keeps(w *waiter) bool { return g != nil && !g.borrows() && g.free(w.level()) >= 0 }
 
 // borrows reports whether the group has so much more than it is guaranteed that it waits like all others. One more is
 // had by chance, by whoever comes when a permit is free; if the next ones were refused for it, the group would have
@@ -245,7 +245,7 @@ func (g *group) wait(level int, p pace) time.Duration {
 	ahead, guarantee := g.ahead(level), int(g.guarantee.Load())
 	before := int(g.inFlight.Load()) + ahead + 1 - guarantee // of those who have a permit or come first
 	if before <= 0 {
-		return p.wait(ahead)
+		return p.wait(float64(ahead) * p.cost())
 	}
 	return time.Duration(before) * p.service / time.Duration(guarantee)
 }
@@ -271,14 +271,14 @@ func (g *group) worst(level int) *waiter {
 }
 
 func (g *group) put(w *waiter, overtakes bool) {
-	lane := &g.lanes[w.level]
+	lane := &g.lanes[w.level()]
 	lane.put(w, lane.behind(w, overtakes))
-	g.waiting[w.level].Add(1)
+	g.waiting[w.level()].Add(w.weight)
 }
 
 func (g *group) remove(w *waiter) {
-	g.lanes[w.level].remove(w)
-	g.waiting[w.level].Add(-1)
+	g.lanes[w.level()].remove(w)
+	g.waiting[w.level()].Add(-w.weight)
 }
 
 // owed returns who comes before everybody because its group is owed a permit, or nil. Among groups it is who came
@@ -304,14 +304,14 @@ func (w *waiter) turn() *waiter {
 	if w.group == nil {
 		return w
 	}
-	return w.group.lanes[w.level].oldest
+	return w.group.lanes[w.level()].oldest
 }
 
 // take takes who is served out of the line. One who has no place in it, and is owed nothing, was served in the turn
 // of another of its group, and leaves it the place in reserve.
 func (l *line) take(now time.Duration, w *waiter, p pace, t *threshold) {
 	if w.reserved && !w.group.owed() {
-		if other := l.queues[w.level].oldest; other != nil && other.group == w.group {
+		if other := l.queues[w.level()].oldest; other != nil && other.group == w.group {
 			l.move(now, other, p, t)
 		}
 	}
@@ -327,11 +327,12 @@ func (l *line) move(now time.Duration, w *waiter, p pace, t *threshold) {
 
 // reserve makes room for a newcomer of the level where only its group has any, and returns 0, or why it cannot. The
 // caller holds mu.
-func (l *Limiter) reserve(now time.Duration, g *group, level int, deadline time.Duration) Reason {
-	if deadline > 0 && deadline-now < g.wait(level, l.pace)+l.pace.service {
+func (l *Limiter) reserve(now time.Duration, c *claim) Reason {
+	level := c.at.level()
+	if c.deadline > 0 && c.deadline-now < c.group.wait(level, l.pace)+l.pace.stay(c.cost) {
 		return ReasonDeadline
 	}
-	l.makeRoom(now, g, level, 1)
+	l.makeRoom(now, c.group, level, 1)
 	return 0
 }
 
@@ -347,7 +348,7 @@ func (l *Limiter) makeRoom(now time.Duration, g *group, level, more int) {
 // holds mu.
 func (l *Limiter) evict(now time.Duration, w *waiter, reason Reason) {
 	if w.group.keeps(w) {
-		l.makeRoom(now, w.group, w.level, 0)
+		l.makeRoom(now, w.group, w.level(), 0)
 		l.line.move(now, w, l.pace, &l.threshold)
 		return
 	}

@@ -340,7 +340,9 @@ func TestGroupKeepsWhoLosesThePlace(t *testing.T) {
 				for i, comer := range c.comers {
 					go func() {
 						r := Request{Criticality: comer.criticality, Tenant: comer.tenant, Bulkhead: comer.bulkhead}
-						w, refusal := l.queue(r, l.group(r.Bulkhead), placeOf(r.Criticality.level(), comer.cohort), nil, l.now(), 0)
+						c := l.claim(&r, other, 0)
+						c.at = placeOf(r.Criticality.level(), comer.cohort)
+						w, refusal := l.queue(&r, &c, nil, l.now())
 						if refusal != nil {
 							t.Errorf("comer %d refused: %v", i, refusal)
 							return

@@ -32,12 +32,14 @@ func (l *Limiter) control(now time.Duration) {
 	var bounded int64
 	var came [places]float64
 	for i := range l.shards {
-		t := l.shards[i].roll(now, &sample, &came)
+		t := l.shards[i].roll(now, &sample, &came, &l.left)
 		slack += t.slack
 		bounded += t.bounded
 	}
 	sample.Limit = int(l.limit.Load())
 	l.mu.Lock()
+	sample.Work, sample.Useful = l.methods.observe(&l.left, l.pace)
+	l.left.forget()
 	l.pace.observe(sample, slack, bounded)
 	l.threshold.observe(sample, &came, l.pace)
 	l.turnOver(now, sample.Length())

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,17 @@ type Request struct {
 	// Bulkhead is the name of the group of requests that it belongs to; see [WithBulkheads]. Without one, and with a
 	// name that has no guarantee, it has what nobody is guaranteed or nobody uses.
 	Bulkhead string
+
+	// Method is what the request asks for, such as "/package.Service/Method". How long requests of each method take is
+	// learned, so that the line, the threshold and the shares of tenants count what a request costs, and a shift of the
+	// mix is not taken for a change of the service. Without one it is taken for a typical request.
+	Method string
+
+	// Weight is how much of the limit the request takes while it is in flight, in ordinary requests. The default is 1,
+	// which is right for nearly all: one that only takes longer than others needs no weight, for it is in flight for
+	// longer. More is for one that uses more at a time, such as a query that runs on several workers. Less than 1 counts
+	// as 1, and one that weighs more than the whole limit is served alone.
+	Weight int
 
 	// Patient requests are held back instead of refused: only the end of their context ends their wait. They
 	// are for work that was admitted before and goes on, such as the next message of an open stream. Their
@@ -46,16 +58,20 @@ type Limiter struct {
 	near   sync.Pool // of *shard, so that a processor keeps to one
 
 	// What newcomers are told before they ask for anything else: gates for each criticality that has no room in the
-	// line, and the place from which on tenants pass all the same; cut, the threshold; least, the time (ns) that one must have left, 0 while nobody waits.
+	// line, and the place from which on tenants pass all the same; cut, the threshold; least, the time that one must
+	// have left, as the float64 of the ns for a request of a typical method at its best, 0 while nobody waits.
 	gates  [levels]atomic.Pointer[Refusal]
 	passes [levels]atomic.Uint32
 	cut    atomic.Pointer[cut]
-	least  atomic.Int64
+	least  atomic.Uint64
 
 	groups atomic.Pointer[map[string]*group] // those in force, by name
 
 	usage *usage        // of tenants
 	salt  atomic.Uint64 // of their cohorts
+
+	methods methods
+	left    departures // of the window that is being closed; of whoever closes it
 
 	due atomic.Int64 // when the open window may be closed; see control.go
 
@@ -117,10 +133,11 @@ func (l *Limiter) Acquire(ctx context.Context) (Permit, error) {
 func (l *Limiter) TryAcquire() (Permit, bool) {
 	now := l.now()
 	l.control(now)
-	if n, ok := l.load.enter(l.limit.Load()); ok {
-		return l.shard().admit(now, now, 0, l.placeFor(Request{}, Critical.level(), 0), n, nil), true
+	c := l.claim(&Request{}, other, 0)
+	if n, ok := l.load.enter(&c, l.limit.Load()); ok {
+		return l.shard().admit(now, now, &c, n), true
 	}
-	l.shard().turnAway(l.placeFor(Request{}, Critical.level(), 0), ReasonLimit)
+	l.shard().turnAway(&c, ReasonLimit)
 	return Permit{}, false
 }
 
@@ -131,20 +148,19 @@ func (l *Limiter) AcquireRequest(ctx context.Context, r Request) (Permit, error)
 		l.shard().ignore(ReasonExpired)
 		return Permit{}, l.refusals.ended(err)
 	}
-	deadline := l.deadline(ctx)
-	at := l.placeFor(r, r.Criticality.level(), deadline)
-	refusal, g := l.refuses(&r, at), l.group(r.Bulkhead)
-	if refusal != nil && !g.room(at.level()) {
-		l.shard().turnAway(at, refusal.Reason)
+	c := l.claim(&r, l.methods.learn(r.Method), l.deadline(ctx))
+	refusal := l.refuses(&r, c.at)
+	if refusal != nil && !c.group.room(c.at.level()) {
+		l.shard().turnAway(&c, refusal.Reason)
 		return Permit{}, refusal
 	}
 	now := l.now()
 	l.control(now)
 	var permit Permit
-	if n, ok := l.load.enter(l.limit.Load()); ok {
-		permit = l.shard().admit(now, now, deadline, at, n, g)
+	if n, ok := l.load.enter(&c, l.limit.Load()); ok {
+		permit = l.shard().admit(now, now, &c, n)
 	} else {
-		w, refusal := l.queue(r, g, at, refusal, now, deadline)
+		w, refusal := l.queue(&r, &c, refusal, now)
 		if refusal == nil {
 			permit, refusal = l.wait(ctx, w)
 		}
@@ -153,7 +169,7 @@ func (l *Limiter) AcquireRequest(ctx context.Context, r Request) (Permit, error)
 		}
 	}
 	if r.Tenant != 0 {
-		l.usage.spend(uint64(r.Tenant), 1)
+		l.usage.spend(uint64(r.Tenant), c.work())
 	}
 	return permit, nil
 }
@@ -193,12 +209,12 @@ func (l *Limiter) Preview(ctx context.Context, r Request) *Refusal {
 	if r.Patient {
 		return nil
 	}
-	at := l.placeFor(r, r.Criticality.level(), l.deadline(ctx))
-	if refusal := l.refuses(&r, at); refusal != nil && !l.group(r.Bulkhead).room(at.level()) {
+	c := l.claim(&r, l.methods.find(r.Method), l.deadline(ctx))
+	if refusal := l.refuses(&r, c.at); refusal != nil && !c.group.room(c.at.level()) {
 		return refusal
 	}
-	if least := l.least.Load(); least > 0 {
-		if at, ok := ctx.Deadline(); ok && time.Until(at) < time.Duration(least) {
+	if least := math.Float64frombits(l.least.Load()); least > 0 {
+		if at, ok := ctx.Deadline(); ok && float64(time.Until(at)) < least*c.cost {
 			return l.refusals.pick(ReasonDeadline, 0, 0)
 		}
 	}
@@ -208,17 +224,18 @@ func (l *Limiter) Preview(ctx context.Context, r Request) *Refusal {
 // Refused counts a request that was turned away on the word of Preview, so that the limiter's own figures hold
 // all that came.
 func (l *Limiter) Refused(ctx context.Context, r Request, refusal *Refusal) {
-	l.shard().turnAway(l.placeFor(r, r.Criticality.level(), l.deadline(ctx)), refusal.Reason)
+	c := l.claim(&r, l.methods.find(r.Method), l.deadline(ctx))
+	l.shard().turnAway(&c, refusal.Reason)
 }
 
 // release ends the work of a permit.
 func (l *Limiter) release(p Permit, outcome Outcome) {
 	now := l.now()
-	ok, inFlight := p.shard.finish(p, now, outcome)
+	weight, ok := p.shard.finish(p, now, outcome)
 	if !ok {
 		return
 	}
-	if inFlight && l.load.leave() {
+	if l.load.leave(weight) {
 		l.serve(now)
 	}
 	l.control(now)
@@ -227,8 +244,7 @@ func (l *Limiter) release(p Permit, outcome Outcome) {
 // cancel returns a permit whose work never began.
 func (l *Limiter) cancel(p Permit) {
 	now := l.now()
-	ok, inFlight := p.shard.cancel(p, now)
-	if ok && inFlight && l.load.leave() {
+	if l.load.leave(p.shard.cancel(p, now)) {
 		l.serve(now)
 	}
 }
@@ -236,54 +252,59 @@ func (l *Limiter) cancel(p Permit) {
 // suspend takes a permit's request out of flight.
 func (l *Limiter) suspend(p Permit) {
 	now := l.now()
-	if p.shard.pause(p, now) && l.load.leave() {
+	if l.load.leave(p.shard.pause(p, now)) {
 		l.serve(now)
 	}
 }
 
 // resume puts it back, above the limit if need be: it was admitted before.
 func (l *Limiter) resume(p Permit) {
-	if p.shard.resume(p, l.now()) {
-		l.load.force()
-	}
+	l.load.force(p.shard.resume(p, l.now()))
 }
 
-// load is the number in flight (low half) and the number who wait (high half) in one word.
+// load is what is in flight, by weight (low half), and the number who wait (high half) in one word.
 type load struct{ word atomic.Uint64 }
 
 const oneWaiting = 1 << 32
 
-// enter takes a permit if one is free and nobody waits, and returns how many are then in flight.
-func (l *load) enter(limit int64) (inFlight int, ok bool) {
+// enter takes a permit if there is room for it and nobody waits, and returns what is then in flight. Who weighs more
+// than the limit is let in alone, with the weight of the limit.
+func (l *load) enter(c *claim, limit int64) (inFlight int, ok bool) {
+	weight := min(int64(c.weight), limit)
 	for {
 		word := l.word.Load()
-		if word >= oneWaiting || int64(word) >= limit {
+		if word >= oneWaiting || int64(word)+weight > limit {
 			return 0, false
 		}
-		if l.word.CompareAndSwap(word, word+1) {
-			return int(word + 1), true
+		if l.word.CompareAndSwap(word, word+uint64(weight)) {
+			c.weight = int32(weight)
+			return int(word) + int(weight), true
 		}
 	}
 }
 
-// hand takes a permit for the first who waits, if one is free, and counts that one as waiting no more. Only the
+// hand takes a permit for the first who waits, if there is room, and counts that one as waiting no more. Only the
 // holder of the line's mutex calls it.
-func (l *load) hand(limit int64) (inFlight int, ok bool) {
+func (l *load) hand(c *claim, limit int64) (inFlight int, ok bool) {
+	weight := min(int64(c.weight), limit)
 	for {
 		word := l.word.Load()
-		if int64(uint32(word)) >= limit {
+		if int64(uint32(word))+weight > limit {
 			return 0, false
 		}
-		if l.word.CompareAndSwap(word, word+1-oneWaiting) {
-			return int(uint32(word)) + 1, true
+		if l.word.CompareAndSwap(word, word+uint64(weight)-oneWaiting) {
+			c.weight = int32(weight)
+			return int(uint32(word)) + int(weight), true
 		}
 	}
 }
 
-// leave returns a permit, and reports whether somebody waits for it.
-func (l *load) leave() bool { return l.word.Add(^uint64(0)) >= oneWaiting }
+// leave returns a permit of that weight, and reports whether somebody waits for it.
+func (l *load) leave(weight int32) bool {
+	return weight > 0 && l.word.Add(^uint64(weight-1)) >= oneWaiting
+}
 
-func (l *load) force()        { l.word.Add(1) }
-func (l *load) come()         { l.word.Add(oneWaiting) }
-func (l *load) giveUp()       { l.word.Add(^uint64(oneWaiting - 1)) }
-func (l *load) inFlight() int { return int(uint32(l.word.Load())) }
+func (l *load) force(weight int32) { l.word.Add(uint64(weight)) }
+func (l *load) come()              { l.word.Add(oneWaiting) }
+func (l *load) giveUp()            { l.word.Add(^uint64(oneWaiting - 1)) }
+func (l *load) inFlight() int      { return int(uint32(l.word.Load())) }

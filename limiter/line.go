@@ -8,15 +8,12 @@ const shortLine = 3
 
 // waiter is a request in the line. Its ready channel holds one element, so that a verdict never blocks.
 type waiter struct {
+	claim
 	links    [2]links
-	group    *group // nil: none
-	level    int
-	cohort   int
 	tenant   bool // it has one
 	patient  bool
 	reserved bool // has no place of its own: it waits for what its group is guaranteed
 	inLine   bool
-	deadline time.Duration // 0: none
 	came     time.Duration
 	ready    chan struct{}
 
@@ -24,6 +21,9 @@ type waiter struct {
 	permit  Permit
 	refusal *Refusal
 }
+
+func (w *waiter) level() int  { return w.at.level() }
+func (w *waiter) cohort() int { return w.at.cohort() }
 
 // yields reports whether the waiter may be overtaken by a better tenant, and lose its place to one.
 func (w *waiter) yields() bool { return w.tenant && !w.patient }
@@ -46,6 +46,7 @@ type list struct {
 // somebody waits. When it is spent the queue is standing, and only shortLine may wait.
 type queue struct {
 	list
+	work    float64 // of all that wait
 	credit  time.Duration
 	counted time.Duration // credit is right for this instant
 }
@@ -87,7 +88,7 @@ func (l *list) remove(w *waiter) {
 // behind returns whom a newcomer comes behind: the last; one that overtakes passes those of a lower cohort.
 func (l *list) behind(w *waiter, overtakes bool) *waiter {
 	last := l.newest
-	for i := 0; overtakes && i < lookBack && last != nil && last.yields() && last.cohort < w.cohort; i++ {
+	for i := 0; overtakes && i < lookBack && last != nil && last.yields() && last.cohort() < w.cohort(); i++ {
 		last = last.links[l.by].prev
 	}
 	return last
@@ -133,6 +134,15 @@ func (l *line) ahead(level int) int {
 	return n
 }
 
+// work returns what would be served before a newcomer of the level.
+func (l *line) work(level int) float64 {
+	work := 0.0
+	for i := level; i < levels; i++ {
+		work += l.queues[i].work
+	}
+	return work
+}
+
 // next returns who is served next, or nil.
 func (l *line) next() *waiter {
 	if l.length == 0 {
@@ -171,7 +181,7 @@ func (l *line) heaviest(level int) (worst *waiter) {
 		if w == nil {
 			break
 		}
-		if w.yields() && (worst == nil || w.cohort < worst.cohort) {
+		if w.yields() && (worst == nil || w.cohort() < worst.cohort()) {
 			worst = w
 		}
 		w = w.links[byLine].prev
@@ -206,35 +216,39 @@ func (l *line) remove(now time.Duration, w *waiter, p pace, t *threshold) {
 // stand gives a waiter a place in its queue or in the reserve, and leave takes it.
 func (l *line) stand(now time.Duration, w *waiter, overtakes bool, p pace, t *threshold) {
 	if w.reserved {
-		l.reserves[w.level].put(w, l.reserves[w.level].newest)
+		l.reserves[w.level()].put(w, l.reserves[w.level()].newest)
 		return
 	}
-	q := &l.queues[w.level]
-	q.count(now, p.fullCredit(), t.loads[w.level])
+	q := &l.queues[w.level()]
+	q.count(now, p.fullCredit(), t.loads[w.level()])
 	q.put(w, q.behind(w, overtakes))
+	q.work += w.work()
 }
 
 func (l *line) leave(now time.Duration, w *waiter, p pace, t *threshold) {
 	if w.reserved {
-		l.reserves[w.level].remove(w)
+		l.reserves[w.level()].remove(w)
 		return
 	}
-	q := &l.queues[w.level]
-	q.count(now, p.fullCredit(), t.loads[w.level])
+	q := &l.queues[w.level()]
+	q.count(now, p.fullCredit(), t.loads[w.level()])
 	q.remove(w)
+	if q.work -= w.work(); q.length == 0 {
+		q.work = 0 // whatever the roundings
+	}
 }
 
-// admits returns 0 if a newcomer of the level may wait, or why it may not. A deadline of 0 is none.
-func (l *line) admits(now time.Duration, level int, deadline time.Duration, p pace, t *threshold) Reason {
-	ahead := l.ahead(level)
-	wait := p.wait(ahead)
-	if deadline > 0 && deadline-now < wait+p.service {
+// admits returns 0 if a newcomer may wait, or why it may not.
+func (l *line) admits(now time.Duration, c *claim, p pace, t *threshold) Reason {
+	level := c.at.level()
+	wait, stay, left := p.wait(l.work(level)), p.stay(c.cost), c.deadline-now
+	if c.deadline > 0 && left < wait+stay {
 		return ReasonDeadline
 	}
 	if reason := l.full(now, level, p, t); reason != 0 {
 		return reason
 	}
-	if deadline > 0 && ahead >= shortLine && deadline-now < wait+p.need() {
+	if c.deadline > 0 && l.ahead(level) >= shortLine && left < wait+time.Duration(margin*float64(stay)) {
 		return ReasonDeadline
 	}
 	return 0
@@ -251,7 +265,7 @@ func (l *line) full(now time.Duration, level int, p pace, t *threshold) Reason {
 	if t.loads[level] < 1 {
 		room = p.fullCredit() // what fits is a burst, however long
 	}
-	if p.drain > 0 && p.wait(ahead) <= room || p.drain <= 0 && ahead < p.first {
+	if p.drain > 0 && p.wait(l.work(level)) <= room || p.drain <= 0 && ahead < p.first {
 		return 0
 	}
 	if ahead > q.length {

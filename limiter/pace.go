@@ -9,8 +9,10 @@ import (
 
 // pace is what the line needs to know of the service to foretell a wait.
 type pace struct {
-	drain   littles.Rate  // at which work is finished
+	drain   littles.Rate  // at which requests are finished, by weight
 	service time.Duration // mean time from permit to release
+	typical float64       // mean cost of a request; 0: not known, and taken for 1
+	slow    float64       // nanoseconds that a request stays for each unit of its cost
 	slack   time.Duration // typical time left of those who come
 	first   int           // the limit at the start: while no rate is known, as many may wait
 }
@@ -25,12 +27,23 @@ func (p pace) need() time.Duration { return time.Duration(margin * float64(p.ser
 // request can spare. The rest is for what the estimates get wrong while the load changes.
 func (p pace) fullCredit() time.Duration { return max(0, (p.slack-p.need())/2) }
 
-// wait returns how long someone with that many ahead waits, by Little's law; 0 while no rate is known.
-func (p pace) wait(ahead int) time.Duration {
+// wait returns how long someone with that much work ahead waits, by Little's law; 0 while no rate is known.
+func (p pace) wait(ahead float64) time.Duration {
 	if p.drain <= 0 {
 		return 0
 	}
-	return littles.Latency(float64(ahead+1), p.drain)
+	return littles.Latency(ahead/p.cost()+1, p.drain)
+}
+
+// stay returns how long a request of that cost takes from permit to release.
+func (p pace) stay(cost float64) time.Duration { return time.Duration(cost * p.slow) }
+
+// cost returns that of a typical request.
+func (p pace) cost() float64 {
+	if p.typical > 0 {
+		return p.typical
+	}
+	return 1
 }
 
 // paceMemory is how many windows the estimates remember.
@@ -42,12 +55,15 @@ const unboundedSlack = 50
 // observe takes in a window that has closed. slack adds up the time that as many requests as bounded had left.
 func (p *pace) observe(s feedback.Sample, slack time.Duration, bounded int64) {
 	service := time.Duration(s.Sum / float64(s.Completions) * float64(time.Second))
+	typical, slow := s.Work/float64(s.Completions), s.Sum/s.Work*float64(time.Second)
 	first := p.drain <= 0
 	if first {
-		p.drain, p.service = s.Throughput(), service
+		p.drain, p.service, p.typical, p.slow = s.Throughput(), service, typical, slow
 	}
 	p.drain += (s.Throughput() - p.drain) / paceMemory
 	p.service += (service - p.service) / paceMemory
+	p.typical += (typical - p.typical) / paceMemory
+	p.slow += (slow - p.slow) / paceMemory
 	left := unboundedSlack * p.service
 	if bounded > 0 {
 		left = slack / time.Duration(bounded)

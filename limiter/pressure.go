@@ -147,9 +147,8 @@ func (l *line) standing(now time.Duration, level int, p pace, t *threshold) floa
 	if l.full(now, level, p, t) != 0 {
 		return 1
 	}
-	ahead := l.ahead(level)
-	wait := p.wait(ahead)
-	if ahead < shortLine || wait <= 0 { // there is always room for so few
+	wait := p.wait(l.work(level))
+	if l.ahead(level) < shortLine || wait <= 0 { // there is always room for so few
 		return 0
 	}
 	return float64(wait) / float64(p.fullCredit())

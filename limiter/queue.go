@@ -2,30 +2,29 @@ package limiter
 
 import (
 	"context"
+	"math"
 	"time"
 )
 
 // queue puts a request that found no free permit into the line, or refuses it. One that was refused before, but has a
 // group that has room, can wait for what is guaranteed to that alone.
-func (l *Limiter) queue(
-	r Request, g *group, at place, refused *Refusal, now, deadline time.Duration,
-) (*waiter, *Refusal) {
+func (l *Limiter) queue(r *Request, c *claim, refused *Refusal, now time.Duration) (*waiter, *Refusal) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	level := at.level()
+	level := c.at.level()
 	overtakes, reserved := false, false
 	if !r.Patient {
 		var reason Reason
 		if refused != nil {
 			reason = refused.Reason
 		} else {
-			overtakes, reason = l.joins(r, at, now, deadline)
+			overtakes, reason = l.joins(r, c, now)
 		}
-		if reason != 0 && g.room(level) {
-			reserved, reason = true, l.reserve(now, g, level, deadline)
+		if reason != 0 && c.group.room(level) {
+			reserved, reason = true, l.reserve(now, c)
 		}
 		if reason != 0 {
-			l.shard().turnAway(at, reason)
+			l.shard().turnAway(c, reason)
 			refusal := l.refusals.pick(reason, l.retry, l.turn())
 			if l.gates[level].Load() == nil {
 				l.publish(now)
@@ -34,10 +33,9 @@ func (l *Limiter) queue(
 		}
 	}
 	w := l.waiters.Get().(*waiter)
-	w.level, w.cohort, w.tenant = level, at.cohort(), r.Tenant != 0
-	w.patient, w.deadline, w.came = r.Patient, deadline, now
-	w.group, w.reserved = g, reserved
-	l.shard().wait(at)
+	w.claim, w.came = *c, now
+	w.tenant, w.patient, w.reserved = r.Tenant != 0, r.Patient, reserved
+	l.shard().wait(c)
 	l.load.come()
 	l.line.push(now, w, overtakes, l.pace, &l.threshold)
 	l.displace(now, level)
@@ -47,17 +45,17 @@ func (l *Limiter) queue(
 
 // joins returns 0 if a newcomer may have a place in the line, or why it may not, and whether it overtakes worse
 // tenants. The caller holds mu.
-func (l *Limiter) joins(r Request, at place, now, deadline time.Duration) (overtakes bool, reason Reason) {
-	level := at.level()
-	reason = l.line.admits(now, level, deadline, l.pace, &l.threshold)
+func (l *Limiter) joins(r *Request, c *claim, now time.Duration) (overtakes bool, reason Reason) {
+	level := c.at.level()
+	reason = l.line.admits(now, c, l.pace, &l.threshold)
 	if reason != ReasonLimit || r.Tenant == 0 {
 		return false, reason
 	}
-	if w := l.line.heaviest(level); w != nil && w.cohort < at.cohort() && placeOf(level, w.cohort) < l.threshold.fits {
+	if w := l.line.heaviest(level); w != nil && w.at < c.at && w.at < l.threshold.fits {
 		l.evict(now, w, ReasonTenant)
 		return true, 0
 	}
-	if at >= l.threshold.fits && l.pace.wait(l.line.ahead(level)) <= l.pace.fullCredit() {
+	if c.at >= l.threshold.fits && l.pace.wait(l.line.work(level)) <= l.pace.fullCredit() {
 		return true, 0
 	}
 	return false, reason
@@ -91,7 +89,7 @@ func (l *Limiter) abandon(w *waiter) bool {
 	l.line.remove(now, w, l.pace, &l.threshold)
 	l.load.giveUp()
 	l.shard().drop(ReasonExpired)
-	l.publish(now)
+	l.serveLocked(now) // there may be room for the next, if this one was too heavy
 	return true
 }
 
@@ -102,8 +100,8 @@ func (l *Limiter) displace(now time.Duration, level int) {
 	if w == nil {
 		return
 	}
-	ahead := l.line.ahead(w.level)
-	if ahead <= shortLine || l.pace.wait(ahead-1) <= l.line.queues[w.level].credit {
+	before := max(0, l.line.work(w.level())-w.work())
+	if l.line.ahead(w.level()) <= shortLine || l.pace.wait(before) <= l.line.queues[w.level()].credit {
 		return
 	}
 	l.evict(now, w, ReasonDisplaced)
@@ -119,16 +117,17 @@ func (l *Limiter) serve(now time.Duration) {
 func (l *Limiter) serveLocked(now time.Duration) {
 	limit := l.limit.Load()
 	for w := l.line.next(); w != nil; w = l.line.next() {
-		if w.deadline > 0 && !w.patient && w.deadline-now < l.pace.service {
+		if w.deadline > 0 && !w.patient && w.deadline-now < l.pace.stay(w.cost) {
 			l.turnAway(now, w, ReasonDeadline)
 			continue
 		}
-		inFlight, ok := l.load.hand(limit)
+		given := w.claim
+		inFlight, ok := l.load.hand(&given, limit)
 		if !ok {
 			break
 		}
 		l.line.take(now, w, l.pace, &l.threshold)
-		w.permit = l.shard().admit(now, w.came, w.deadline, placeOf(w.level, w.cohort), inFlight, w.group)
+		w.permit = l.shard().admit(now, w.came, &given, inFlight)
 		w.ready <- struct{}{}
 	}
 	l.publish(now)
@@ -168,18 +167,18 @@ func (c *cut) refusal(at place, r *Request) *Refusal {
 
 // publish tells newcomers what to expect, so that most refusals need no lock. The caller holds mu.
 func (l *Limiter) publish(now time.Duration) {
-	least := time.Duration(0)
+	least := 0.0
 	if l.line.length > 0 {
-		least = l.pace.service
+		least = float64(l.pace.stay(1))
 	}
-	l.least.Store(int64(least))
+	l.least.Store(math.Float64bits(least))
 	for level := range l.gates {
 		var refusal *Refusal
 		if reason := l.line.full(now, level, l.pace, &l.threshold); reason != 0 {
 			refusal = l.refusals.pick(reason, l.retry, l.turn())
 			passes := max(placeOf(level, 0), l.threshold.fits)
 			if w := l.line.heaviest(level); w != nil && reason == ReasonLimit {
-				passes = min(passes, placeOf(level, w.cohort)+1)
+				passes = min(passes, w.at+1)
 			}
 			if l.passes[level].Load() != uint32(passes) {
 				l.passes[level].Store(uint32(passes))

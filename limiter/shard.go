@@ -18,8 +18,9 @@ type shard struct {
 	slots  []slot
 	free   int32 // head of the list of free slots, as index + 1; 0: none
 	meter  littles.Meter
-	came   census // since the meter's window began
-	window tally  // since the meter's window began
+	came   census     // since the meter's window began
+	left   departures // since the meter's window began
+	window tally      // since the meter's window began
 	counts counts
 
 	_ [64]byte // the next shard's mutex is on another cache line
@@ -30,6 +31,8 @@ type shard struct {
 type slot struct {
 	generation uint32
 	next       int32 // the next free slot, as index + 1, while this one is free
+	weight     int32 // what it takes of the limit while it is not paused
+	method     uint8
 	paused     bool
 	came       time.Duration // when it asked; start - came is its wait in the line
 	start      time.Duration // when the work started; a pause moves it forward
@@ -40,16 +43,16 @@ type slot struct {
 
 // tally counts what a window's meter does not.
 type tally struct {
-	peak                             int
-	refused, waited, late, overloads int64
+	peak                                      int
+	offered, refused, waited, late, overloads int64 // by weight
 
 	// slack adds up the time that requests with a deadline had left when they came.
 	slack   time.Duration
 	bounded int64
 }
 
-// admit gives a permit for work that starts now. inFlight is how many are then in flight in all.
-func (s *shard) admit(now, came, deadline time.Duration, at place, inFlight int, g *group) Permit {
+// admit gives a permit for work that starts now. inFlight is what is then in flight in all.
+func (s *shard) admit(now, came time.Duration, c *claim, inFlight int) Permit {
 	s.mu.Lock()
 	if s.free == 0 {
 		s.slots = append(s.slots, slot{})
@@ -59,19 +62,20 @@ func (s *shard) admit(now, came, deadline time.Duration, at place, inFlight int,
 	taken := &s.slots[index]
 	s.free = taken.next
 	taken.generation++
-	taken.came, taken.start, taken.deadline, taken.paused = came, now, deadline, false
-	if taken.group != g { // most often none is used: spare the write of a pointer
-		taken.group = g
+	taken.came, taken.start, taken.deadline, taken.paused = came, now, c.deadline, false
+	taken.weight, taken.method = c.weight, c.method
+	if taken.group != c.group { // most often none is used: spare the write of a pointer
+		taken.group = c.group
 	}
 	taken.count(1)
 	permit := Permit{shard: s, slot: index, generation: taken.generation, sojourn: now - came}
-	s.meter.Arrive(now)
+	s.meter.Arrive(now, int(c.weight))
 	s.window.peak = max(s.window.peak, inFlight)
 	if came == now { // else it was counted when it came
-		s.came.add(at)
+		s.offer(c)
 	}
-	if deadline > 0 {
-		s.window.slack += deadline - came
+	if c.deadline > 0 {
+		s.window.slack += c.deadline - came
 		s.window.bounded++
 	}
 	s.counts.admitted++
@@ -79,27 +83,34 @@ func (s *shard) admit(now, came, deadline time.Duration, at place, inFlight int,
 	return permit
 }
 
-// count counts what is in flight of the slot's group, if there is one. The caller holds the shard's mutex.
-func (s *slot) count(n int32) {
+// offer counts a request that comes. The caller holds the shard's mutex.
+func (s *shard) offer(c *claim) {
+	s.came.add(c.at, c.work())
+	s.window.offered += int64(c.weight)
+}
+
+// count counts what is in flight of the slot's group, if there is one: sign is 1 or -1. The caller holds the shard's
+// mutex.
+func (s *slot) count(sign int32) {
 	if s.group != nil {
-		s.group.inFlight.Add(n)
+		s.group.inFlight.Add(sign * s.weight)
 	}
 }
 
-// finish ends the work of a permit, and reports whether it was in force and was counted as in flight.
-func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (ok, inFlight bool) {
+// finish ends the work of a permit, and reports whether it was in force, and what it had in flight.
+func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (inFlight int32, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	held := &s.slots[p.slot]
 	if held.generation != p.generation {
-		return false, false
+		return 0, false
 	}
-	inFlight = !held.paused
-	if inFlight {
+	if !held.paused {
+		inFlight = held.weight
 		held.count(-1)
 	} else {
 		held.start += now - held.pausedAt
-		s.meter.Resume(now)
+		s.meter.Resume(now, int(held.weight))
 	}
 	stay := now - held.start
 	switch {
@@ -112,31 +123,33 @@ func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (ok, inFlig
 	case Late:
 		// What lost its time in the line is no sign that too much is in flight.
 		if stay > held.start-held.came {
-			s.window.late++
+			s.window.late += int64(held.weight)
 		}
 	case Overload:
-		s.window.overloads++
+		s.window.overloads += int64(held.weight)
 	}
-	s.meter.Leave(now, stay, outcome == OK)
+	s.meter.Leave(now, int(held.weight), stay, outcome == OK)
+	s.left.add(held.method, int(held.weight), stay, outcome == OK)
 	s.counts.finish(outcome)
 	s.put(p)
-	return true, inFlight
+	return inFlight, true
 }
 
-// cancel ends a permit without work, and reports whether it was in force and was counted as in flight.
-func (s *shard) cancel(p Permit, now time.Duration) (ok, inFlight bool) {
+// cancel ends a permit without work, and returns what it had in flight: 0 also if it was not in force.
+func (s *shard) cancel(p Permit, now time.Duration) (inFlight int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	held := &s.slots[p.slot]
 	if held.generation != p.generation {
-		return false, false
+		return 0
 	}
 	if !held.paused {
+		inFlight = held.weight
 		held.count(-1)
-		s.meter.Pause(now)
+		s.meter.Pause(now, int(held.weight))
 	}
 	s.put(p)
-	return true, !held.paused
+	return inFlight
 }
 
 // put frees the slot of a permit, so that no copy of the permit is good any more.
@@ -147,47 +160,47 @@ func (s *shard) put(p Permit) {
 	s.free = p.slot + 1
 }
 
-// pause takes the work of a permit out of flight, and reports whether it was in flight before.
-func (s *shard) pause(p Permit, now time.Duration) bool {
+// pause takes the work of a permit out of flight, and returns what was in flight before.
+func (s *shard) pause(p Permit, now time.Duration) int32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	held := &s.slots[p.slot]
 	if held.generation != p.generation || held.paused {
-		return false
+		return 0
 	}
 	held.paused, held.pausedAt = true, now
 	held.count(-1)
-	s.meter.Pause(now)
-	return true
+	s.meter.Pause(now, int(held.weight))
+	return held.weight
 }
 
-// resume undoes pause, and reports whether the work was paused.
-func (s *shard) resume(p Permit, now time.Duration) bool {
+// resume undoes pause, and returns what is in flight again.
+func (s *shard) resume(p Permit, now time.Duration) int32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	held := &s.slots[p.slot]
 	if held.generation != p.generation || !held.paused {
-		return false
+		return 0
 	}
 	held.paused = false
 	held.count(1)
 	held.start += now - held.pausedAt
-	s.meter.Resume(now)
-	return true
+	s.meter.Resume(now, int(held.weight))
+	return held.weight
 }
 
 // wait counts a request that comes and has to wait.
-func (s *shard) wait(at place) {
+func (s *shard) wait(c *claim) {
 	s.mu.Lock()
-	s.came.add(at)
+	s.offer(c)
 	s.window.waited++
 	s.mu.Unlock()
 }
 
 // turnAway counts a request that is refused as it comes.
-func (s *shard) turnAway(at place, reason Reason) {
+func (s *shard) turnAway(c *claim, reason Reason) {
 	s.mu.Lock()
-	s.came.add(at)
+	s.offer(c)
 	s.window.refused++
 	s.counts.refused[reason]++
 	s.mu.Unlock()
@@ -223,17 +236,19 @@ func (s *shard) completions() int64 {
 }
 
 // roll closes the shard's window at now, adds it to the sample and returns what else was counted.
-func (s *shard) roll(now time.Duration, sample *feedback.Sample, came *[places]float64) tally {
+func (s *shard) roll(now time.Duration, sample *feedback.Sample, came *[places]float64, left *departures) tally {
 	s.mu.Lock()
 	w, t := s.meter.Roll(now), s.window
 	s.window = tally{}
-	sample.Offered += s.came.drain(came)
+	sample.Asked += s.came.drain(came)
+	s.left.drain(left)
 	s.mu.Unlock()
 	if sample.Length() == 0 {
 		sample.Start, sample.End = w.Start, w.End
 	}
 	sample.Window = sample.Merge(w)
 	sample.Peak = max(sample.Peak, t.peak)
+	sample.Offered += t.offered
 	sample.Refused += t.refused
 	sample.Waited += t.waited
 	sample.Late += t.late

@@ -5,7 +5,7 @@ import "time"
 // Stats is a snapshot of a limiter.
 type Stats struct {
 	Limit    int // requests in flight that are allowed now
-	InFlight int // requests in flight
+	InFlight int // requests in flight, by weight
 	Line     int // requests that wait
 
 	Admitted uint64           // permits given since the start

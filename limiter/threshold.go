@@ -28,36 +28,36 @@ func placeOf(level, cohort int) place { return place(level*cohorts + cohort) }
 func (p place) level() int  { return int(p) / cohorts }
 func (p place) cohort() int { return int(p) % cohorts }
 
-// census counts those who come, by place. Most windows see few places, so that it keeps a note of which.
+// census adds up the work that comes, by place. Most windows see few places, so that it keeps a note of which.
 type census struct {
-	counts [places]uint32
-	seen   [places / 64]uint64
+	work [places]float64
+	seen [places / 64]uint64
 }
 
-func (c *census) add(p place) {
-	c.counts[p]++
+func (c *census) add(p place, work float64) {
+	c.work[p] += work
 	c.seen[p/64] |= 1 << (p % 64)
 }
 
-// drain adds the counts to a sum, empties the census and returns how many it held.
-func (c *census) drain(into *[places]float64) (n int64) {
+// drain adds the work to a sum, empties the census and returns how much it held.
+func (c *census) drain(into *[places]float64) (all float64) {
 	for i := range c.seen {
 		for left := c.seen[i]; left != 0; left &= left - 1 {
 			p := i*64 + bits.TrailingZeros64(left)
-			into[p] += float64(c.counts[p])
-			n += int64(c.counts[p])
-			c.counts[p] = 0
+			into[p] += c.work[p]
+			all += c.work[p]
+			c.work[p] = 0
 		}
 		c.seen[i] = 0
 	}
-	return n
+	return all
 }
 
 // threshold turns the share that has to be refused into a cut through the places: whoever stands below it is
 // refused at once, before anything waits or is read.
 type threshold struct {
-	// offered is the load that lately came for each place. By Little's law it is what came a second, times the
-	// service time, over the limit: 1 is as much as can be served.
+	// offered is the load that lately came for each place. By Little's law it is what came a second, times how long it
+	// will stay, over the limit: 1 is as much as can be served.
 	offered [places]float64
 
 	loads [levels]float64 // offered for a level and all above it
@@ -78,13 +78,13 @@ const (
 	spare = 0.1
 )
 
-// observe takes in who came in a window.
+// observe takes in the work that came in a window.
 func (t *threshold) observe(s feedback.Sample, came *[places]float64, p pace) {
 	part := 1.0
 	if memory := loadMemory * float64(p.fullCredit()); memory > 0 {
 		part = -math.Expm1(-float64(s.Length()) / memory)
 	}
-	each := littles.Concurrency(littles.PerSecond(1, s.Length()), p.service) / float64(s.Limit)
+	each := littles.Concurrency(littles.PerSecond(1, s.Length()), p.stay(1)) / float64(s.Limit)
 	t.cut, t.fits = 0, 0
 	sum := 0.0
 	for level := levels - 1; level >= 0; level-- {

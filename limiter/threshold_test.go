@@ -20,7 +20,7 @@ func windowOf(length time.Duration, limit int) feedback.Sample {
 
 // tenMs is the pace of work that takes 10 ms. It has no slack, so that the threshold remembers nothing but the last
 // window.
-var tenMs = pace{service: 10 * time.Millisecond}
+var tenMs = pace{service: 10 * time.Millisecond, slow: 1e7}
 
 // above adds up what was offered from a place on.
 func (t *threshold) above(from place) (sum float64) {
@@ -137,7 +137,7 @@ func TestThresholdLoads(t *testing.T) {
 
 // The load is remembered for some time, however many windows that time is made of.
 func TestThresholdRemembers(t *testing.T) {
-	p := pace{service: 10 * time.Millisecond, slack: 225 * time.Millisecond}
+	p := pace{service: 10 * time.Millisecond, slow: 1e7, slack: 225 * time.Millisecond}
 	memory := loadMemory * p.fullCredit()
 	if memory != 200*time.Millisecond {
 		t.Fatalf("a memory of %v, want 200ms", memory)
@@ -174,36 +174,36 @@ func FuzzThreshold(f *testing.F) {
 		}
 		var th threshold
 		var books census
-		var naive map[place]int64
-		var sum int64
-		clear := func() { naive, sum = map[place]int64{}, 0 }
+		var naive map[place]float64
+		var sum float64
+		clear := func() { naive, sum = map[place]float64{}, 0 }
 		for clear(); len(script) > 2; script = script[3:] {
-			at, n := place(int(script[0])|int(script[1])<<8)%places, int64(script[2])
-			for range n {
-				books.add(at)
+			at, work := place(int(script[0])|int(script[1])<<8)%places, 1.5*float64(script[2])
+			for range script[2] {
+				books.add(at, 1.5)
 			}
-			naive[at] += n
-			sum += n
+			naive[at] += work
+			sum += work
 			if script[2]%4 != 0 {
 				continue
 			}
 			var came [places]float64
 			came[3] = .5 // of another shard
 			if got := books.drain(&came); got != sum {
-				t.Fatalf("%d came, the census says %d", sum, got)
+				t.Fatalf("%v came, the census says %v", sum, got)
 			}
 			came[3] -= .5
 			for at, n := range came {
-				if n != float64(naive[place(at)]) {
-					t.Fatalf("%d came for place %d, the census says %v", naive[place(at)], at, n)
+				if n != naive[place(at)] {
+					t.Fatalf("%v came for place %d, the census says %v", naive[place(at)], at, n)
 				}
 			}
 			if books != (census{}) {
 				t.Fatal("the census is not empty after it was drained")
 			}
 			clear()
-			p := pace{service: time.Duration(script[0]) * time.Millisecond, slack: time.Duration(script[1]) * 10 * time.Millisecond}
-			th.observe(windowOf(time.Duration(1+n)*time.Millisecond, 1+int(script[1])), &came, p)
+			p := pace{service: time.Duration(script[0]) * time.Millisecond, slow: float64(script[0]) * 1e6, slack: time.Duration(script[1]) * 10 * time.Millisecond}
+			th.observe(windowOf(time.Duration(1+work)*time.Millisecond, 1+int(script[1])), &came, p)
 			th.wantConsistent(t)
 		}
 	})
@@ -380,7 +380,7 @@ func TestMoved(t *testing.T) {
 func TestCohortsTurnOver(t *testing.T) {
 	const tenants, turns = 40, 2000
 	l := mustNew(t)
-	l.pace = pace{service: 10 * time.Millisecond, slack: 525 * time.Millisecond}
+	l.pace = pace{service: 10 * time.Millisecond, slow: 1e7, slack: 525 * time.Millisecond}
 	turn := cohortTurn*l.pace.fullCredit() + time.Millisecond
 	half := place(moved(.5, 1) * cohorts) // refused is who stands below, which is half of those who are alike
 	now := time.Duration(0)

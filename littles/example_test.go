@@ -28,10 +28,10 @@ func ExampleLatency() {
 // Two requests overlap for a second: three request-seconds in two seconds are 1.5 in flight.
 func ExampleMeter() {
 	m := littles.NewMeter(0)
-	m.Arrive(0)
-	m.Arrive(time.Second)
-	m.Leave(2*time.Second, 2*time.Second, true)
-	m.Leave(2*time.Second, time.Second, true)
+	m.Arrive(0, 1)
+	m.Arrive(time.Second, 1)
+	m.Leave(2*time.Second, 1, 2*time.Second, true)
+	m.Leave(2*time.Second, 1, time.Second, true)
 
 	w := m.Roll(2 * time.Second)
 	fmt.Println(w.Concurrency(), w.Goodput(), w.Latency())

@@ -73,9 +73,9 @@ func TestLawHoldsForAnySchedule(t *testing.T) {
 		m := NewMeter(0)
 		for _, e := range events {
 			if e.stay == 0 {
-				m.Arrive(e.at)
+				m.Arrive(e.at, 1)
 			} else {
-				m.Leave(e.at, e.stay, true)
+				m.Leave(e.at, 1, e.stay, true)
 			}
 		}
 		w := m.Roll(2 * time.Hour)
@@ -101,11 +101,11 @@ func TestWindowsAddUp(t *testing.T) {
 	for range 10_000 {
 		now += time.Duration(rng.Int64N(int64(time.Millisecond)))
 		if rng.IntN(2) == 0 {
-			whole.Arrive(now)
-			cut.Arrive(now)
+			whole.Arrive(now, 1)
+			cut.Arrive(now, 1)
 		} else if whole.InFlight() > 0 {
-			whole.Leave(now, time.Millisecond, rng.IntN(3) > 0)
-			cut.Leave(now, time.Millisecond, true)
+			whole.Leave(now, 1, time.Millisecond, rng.IntN(3) > 0)
+			cut.Leave(now, 1, time.Millisecond, true)
 		}
 		if rng.IntN(10) == 0 {
 			sum = sum.Add(cut.Roll(now))
@@ -120,9 +120,9 @@ func TestWindowsAddUp(t *testing.T) {
 
 func TestClockGoingBackwardsCostsNothingElse(t *testing.T) {
 	m := NewMeter(time.Hour)
-	m.Arrive(time.Hour + time.Second)
-	m.Arrive(time.Minute) // set back
-	m.Leave(time.Hour+2*time.Second, -time.Second, true)
+	m.Arrive(time.Hour+time.Second, 1)
+	m.Arrive(time.Minute, 1) // set back
+	m.Leave(time.Hour+2*time.Second, 1, -time.Second, true)
 	w := m.Roll(0)
 	if w.Area != 2 || w.Length() != 2*time.Second || w.Sum != 0 || m.InFlight() != 1 {
 		t.Errorf("window %+v with %d in flight; want area 2 over 2s, no stay, 1 in flight", w, m.InFlight())
@@ -131,7 +131,7 @@ func TestClockGoingBackwardsCostsNothingElse(t *testing.T) {
 
 func TestWindowWithoutLength(t *testing.T) {
 	var m Meter
-	m.Arrive(0)
+	m.Arrive(0, 1)
 	w := m.Roll(0)
 	if w.Concurrency() != 0 || w.Throughput() != 0 || w.Goodput() != 0 || w.Latency() != 0 || w.Variability() != 0 {
 		t.Errorf("a window without length says %v %v %v %v %v, want zeros", w.Concurrency(), w.Throughput(), w.Goodput(), w.Latency(), w.Variability())
@@ -140,7 +140,7 @@ func TestWindowWithoutLength(t *testing.T) {
 
 func TestLeaveWithoutArrive(t *testing.T) {
 	var m Meter
-	m.Leave(time.Second, 0, true)
+	m.Leave(time.Second, 1, 0, true)
 	if m.InFlight() != 0 {
 		t.Errorf("%d in flight, want 0", m.InFlight())
 	}
@@ -151,7 +151,7 @@ func TestNoOverflowAfterYears(t *testing.T) {
 	const century = 100 * 365 * 24 * time.Hour
 	var m Meter
 	for range 10_000 {
-		m.Arrive(0)
+		m.Arrive(0, 1)
 	}
 	w := m.Roll(century)
 	if got := w.Concurrency(); math.Abs(got-10_000) > 1e-6 {
@@ -161,10 +161,10 @@ func TestNoOverflowAfterYears(t *testing.T) {
 
 func TestPausedRequestIsNotInFlight(t *testing.T) {
 	var m Meter
-	m.Arrive(0)
-	m.Pause(time.Second)
-	m.Resume(9 * time.Second)
-	m.Leave(10*time.Second, 2*time.Second, true)
+	m.Arrive(0, 1)
+	m.Pause(time.Second, 1)
+	m.Resume(9*time.Second, 1)
+	m.Leave(10*time.Second, 1, 2*time.Second, true)
 	if w := m.Roll(10 * time.Second); w.Area != 2 {
 		t.Errorf("area %v request-seconds, want 2", w.Area)
 	}
@@ -180,8 +180,8 @@ func TestPartsMerge(t *testing.T) {
 		}
 		now := time.Duration(i) * time.Millisecond
 		for _, m := range []*Meter{&whole, part} {
-			m.Arrive(now)
-			m.Leave(now+time.Millisecond, time.Millisecond, i%2 == 0)
+			m.Arrive(now, 1)
+			m.Leave(now+time.Millisecond, 1, time.Millisecond, i%2 == 0)
 		}
 	}
 	want, got := whole.Roll(time.Second), left.Roll(time.Second).Merge(right.Roll(time.Second))
@@ -194,8 +194,8 @@ func TestVariability(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	var same, exponential Meter
 	for range 100_000 {
-		same.Leave(0, time.Second, true)
-		exponential.Leave(0, time.Duration(rng.ExpFloat64()*float64(time.Second)), true)
+		same.Leave(0, 1, time.Second, true)
+		exponential.Leave(0, 1, time.Duration(rng.ExpFloat64()*float64(time.Second)), true)
 	}
 	if v := same.Roll(0).Variability(); v > 1e-6 {
 		t.Errorf("of equal stays: %v, want 0", v)

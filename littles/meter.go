@@ -2,7 +2,8 @@ package littles
 
 import "time"
 
-// Meter integrates the number of requests in flight over time. Its zero value is ready for use at instant 0.
+// Meter integrates the number of requests in flight over time. Its zero value is ready for use at instant 0. A request
+// that takes the room of n counts as n that come and go together.
 //
 // Instants must not go backwards; one that does counts as the latest instant seen, so that a clock that is
 // set back costs precision and nothing else. A Meter is not safe for concurrent use.
@@ -25,36 +26,36 @@ func (m *Meter) InFlight() int { return m.inFlight }
 // Completions returns how many have left in the open window.
 func (m *Meter) Completions() int64 { return m.window.Completions }
 
-// Arrive counts a request that enters at now.
-func (m *Meter) Arrive(now time.Duration) {
+// Arrive counts n requests that enter at now.
+func (m *Meter) Arrive(now time.Duration, n int) {
 	m.advance(now)
-	m.inFlight++
-	m.window.Arrivals++
+	m.inFlight += n
+	m.window.Arrivals += int64(n)
 }
 
-// Leave counts a request that leaves at now after a stay of the given length; good says that its answer was
+// Leave counts n requests that leave at now after a stay of the given length; good says that their answers were
 // of use. A Leave without an Arrive is counted as a completion and leaves the number in flight at 0.
-func (m *Meter) Leave(now, stay time.Duration, good bool) {
-	m.Pause(now)
-	ns := float64(max(0, stay))
-	m.window.Completions++
+func (m *Meter) Leave(now time.Duration, n int, stay time.Duration, good bool) {
+	m.Pause(now, n)
+	many, ns := float64(n), float64(max(0, stay))
+	m.window.Completions += int64(n)
 	if good {
-		m.window.Good++
+		m.window.Good += int64(n)
 	}
-	m.sum += ns
-	m.squares += ns * ns
+	m.sum += many * ns
+	m.squares += many * ns * ns
 }
 
-// Pause takes a request out of flight at now without completing it; Resume puts it back.
-func (m *Meter) Pause(now time.Duration) {
+// Pause takes n requests out of flight at now without completing them; Resume puts them back.
+func (m *Meter) Pause(now time.Duration, n int) {
 	m.advance(now)
-	m.inFlight = max(0, m.inFlight-1)
+	m.inFlight = max(0, m.inFlight-n)
 }
 
-// Resume puts a paused request back in flight at now.
-func (m *Meter) Resume(now time.Duration) {
+// Resume puts n paused requests back in flight at now.
+func (m *Meter) Resume(now time.Duration, n int) {
 	m.advance(now)
-	m.inFlight++
+	m.inFlight += n
 }
 
 // Roll closes the window at now and starts the next one. The requests in flight stay in flight.

@@ -1,0 +1,31 @@
+package limiter
+
+import "time"
+
+// claim is what a request asks for: where it stands, what it takes and how long it can wait.
+type claim struct {
+	at       place
+	method   uint8
+	weight   int32         // of the limit that it takes while it is in flight
+	cost     float64       // of one unit of its weight, in requests of a typical one
+	deadline time.Duration // 0: none
+	group    *group        // nil: none
+}
+
+// work is what serving it takes in all.
+func (c *claim) work() float64 { return float64(c.weight) * c.cost }
+
+// maxWeight keeps sums of weights far from overflow.
+const maxWeight = defaultMax
+
+// claim returns what the request asks for, by what is known of its method.
+func (l *Limiter) claim(r *Request, method uint8, deadline time.Duration) claim {
+	return claim{
+		at:       l.placeFor(*r, r.Criticality.level(), deadline),
+		method:   method,
+		weight:   int32(min(max(r.Weight, 1), maxWeight)),
+		cost:     l.methods.cost(method),
+		deadline: deadline,
+		group:    l.group(r.Bulkhead),
+	}
+}
