@@ -12,7 +12,7 @@ import (
 
 // A window in which 20 were in flight all the time, and 100 answers came.
 var sample = feedback.Sample{
-	Window: littles.Window{End: 200 * time.Millisecond, Area: 4, Arrivals: 100, Completions: 100, Good: 100, Sum: 4, SumSquares: 0.2},
+	Window: littles.Window{End: 200 * time.Millisecond, Area: 4, Arrivals: 100, Completions: 100, Good: 100, Sum: 4},
 	Limit:  20, Peak: 20, Offered: 150, Refused: 50,
 }
 

@@ -32,7 +32,7 @@ func (f *fakeLimit) OnSample(_, rtt int64, _ int, dropped bool) {
 
 // window has n in flight all the time and count completions in a second.
 func window(n float64, count int64) Sample {
-	return Sample{Limit: 10, Window: littles.Window{End: time.Second, Area: n, Completions: count, Good: count, Sum: n, SumSquares: n * n / float64(max(1, count))}}
+	return Sample{Limit: 10, Window: littles.Window{End: time.Second, Area: n, Completions: count, Good: count, Sum: n}}
 }
 
 func TestFromLimitPassesOneSampleAWindow(t *testing.T) {
@@ -160,7 +160,7 @@ func FuzzElasticity(f *testing.F) {
 			completions := rng.Int64N(100)
 			s := Sample{Limit: limit, Peak: rng.IntN(2 * limit), Offered: rng.Int64N(1000), Refused: rng.Int64N(3), Waited: rng.Int64N(3)}
 			s.Window = littles.Window{Start: now, End: now + length, Area: rng.Float64() * scale, Arrivals: rng.Int64N(100),
-				Completions: completions, Good: rng.Int64N(completions + 1), Sum: rng.Float64() * scale, SumSquares: rng.Float64() * scale}
+				Completions: completions, Good: rng.Int64N(completions + 1), Sum: rng.Float64() * scale}
 			s.Late = rng.Int64N(completions + 1)
 			now += length
 			limit = law.Update(s)

@@ -110,7 +110,7 @@ func (s scene) window(now time.Duration, limit int) Sample {
 		Window: littles.Window{
 			Start: now, End: now + time.Duration(length*float64(time.Second)),
 			Area: n * length, Arrivals: count, Completions: count, Good: count,
-			Sum: w * float64(count), SumSquares: w * w * float64(count),
+			Sum: w * float64(count),
 		},
 		Limit: limit, Peak: int(math.Ceil(n)), Offered: offered,
 	}

@@ -133,8 +133,8 @@ func TestWindowWithoutLength(t *testing.T) {
 	var m Meter
 	m.Arrive(0, 1)
 	w := m.Roll(0)
-	if w.Concurrency() != 0 || w.Throughput() != 0 || w.Goodput() != 0 || w.Latency() != 0 || w.Variability() != 0 {
-		t.Errorf("a window without length says %v %v %v %v %v, want zeros", w.Concurrency(), w.Throughput(), w.Goodput(), w.Latency(), w.Variability())
+	if w.Concurrency() != 0 || w.Throughput() != 0 || w.Goodput() != 0 || w.Latency() != 0 {
+		t.Errorf("a window without length says %v %v %v %v, want zeros", w.Concurrency(), w.Throughput(), w.Goodput(), w.Latency())
 	}
 }
 
@@ -187,20 +187,5 @@ func TestPartsMerge(t *testing.T) {
 	want, got := whole.Roll(time.Second), left.Roll(time.Second).Merge(right.Roll(time.Second))
 	if math.Abs(got.Area-want.Area) > 1e-12 || got.Completions != want.Completions || got.Good != want.Good || got.Length() != want.Length() {
 		t.Errorf("parts give %+v, want %+v", got, want)
-	}
-}
-
-func TestVariability(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 1))
-	var same, exponential Meter
-	for range 100_000 {
-		same.Leave(0, 1, time.Second, true)
-		exponential.Leave(0, 1, time.Duration(rng.ExpFloat64()*float64(time.Second)), true)
-	}
-	if v := same.Roll(0).Variability(); v > 1e-6 {
-		t.Errorf("of equal stays: %v, want 0", v)
-	}
-	if v := exponential.Roll(0).Variability(); math.Abs(v-1) > 0.05 {
-		t.Errorf("of exponential stays: %v, want about 1", v)
 	}
 }

@@ -12,7 +12,7 @@ type Meter struct {
 	inFlight int
 	window   Window // but for its sums, which are kept in nanoseconds below:
 
-	area, sum, squares float64
+	area, sum float64
 }
 
 // NewMeter returns a meter whose first window starts at now.
@@ -37,13 +37,11 @@ func (m *Meter) Arrive(now time.Duration, n int) {
 // of use. A Leave without an Arrive is counted as a completion and leaves the number in flight at 0.
 func (m *Meter) Leave(now time.Duration, n int, stay time.Duration, good bool) {
 	m.Pause(now, n)
-	many, ns := float64(n), float64(max(0, stay))
 	m.window.Completions += int64(n)
 	if good {
 		m.window.Good += int64(n)
 	}
-	m.sum += many * ns
-	m.squares += many * ns * ns
+	m.sum += float64(n) * float64(max(0, stay))
 }
 
 // Pause takes n requests out of flight at now without completing them; Resume puts them back.
@@ -66,7 +64,6 @@ func (m *Meter) Roll(now time.Duration) Window {
 	closed.End = m.now
 	closed.Area = m.area / second
 	closed.Sum = m.sum / second
-	closed.SumSquares = m.squares / (second * second)
 	*m = Meter{now: m.now, inFlight: m.inFlight, window: Window{Start: m.now, End: m.now}}
 	return closed
 }

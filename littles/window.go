@@ -14,9 +14,8 @@ type Window struct {
 	Completions int64 // requests that left
 	Good        int64 // requests that left with a useful answer
 
-	// Sum and SumSquares add up the times that the requests that left had stayed, in seconds and in
-	// seconds squared.
-	Sum, SumSquares float64
+	// Sum adds up the times that the requests that left had stayed, in seconds.
+	Sum float64
 }
 
 // Length returns how long the window lasted; never negative.
@@ -45,16 +44,6 @@ func (w Window) Latency() time.Duration {
 	return time.Duration(w.Area / float64(w.Completions) * float64(time.Second))
 }
 
-// Variability returns the squared coefficient of variation of the times that requests stayed: 0 where all
-// were alike, 1 for exponential times. It is 0 for fewer than two completions.
-func (w Window) Variability() float64 {
-	if w.Completions < 2 || w.Sum <= 0 {
-		return 0
-	}
-	n := float64(w.Completions)
-	return max(0, w.SumSquares*n/(w.Sum*w.Sum)-1)
-}
-
 // Add returns the two windows as one. They should be neighbours in time; a gap between them counts in
 // neither, so that what happened in it is left out of all three terms of the law.
 func (w Window) Add(next Window) Window {
@@ -74,6 +63,5 @@ func (w Window) Merge(part Window) Window {
 	w.Completions += part.Completions
 	w.Good += part.Good
 	w.Sum += part.Sum
-	w.SumSquares += part.SumSquares
 	return w
 }

@@ -221,7 +221,7 @@ func BenchmarkLoop(b *testing.B) {
 	for b.Loop() {
 		next := now + time.Millisecond
 		law.Update(feedback.Sample{
-			Window: littles.Window{Start: now, End: next, Area: 0.02, Arrivals: 50, Completions: 50, Good: 50, Sum: 0.02, SumSquares: 1e-5},
+			Window: littles.Window{Start: now, End: next, Area: 0.02, Arrivals: 50, Completions: 50, Good: 50, Sum: 0.02},
 			Limit:  20, Peak: 20, Offered: 150, Refused: 100,
 		})
 		now = next
