@@ -42,6 +42,9 @@ func (c Criticality) String() string {
 	}
 }
 
+// MarshalText makes the level its name in JSON and the like.
+func (c Criticality) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
 type criticalityKey struct{}
 
 // ContextWithCriticality returns a context whose requests [Limiter.Acquire] treats as of criticality c.
