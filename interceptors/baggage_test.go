@@ -57,7 +57,7 @@ func TestReadingBaggageAllocatesNothing(t *testing.T) {
 	s := newServer(t, WithCriticalityBaggage())
 	info := &tap.Info{FullMethodName: "/a.B/C", Header: metadata.Pairs(baggageHeader, "tenant=7,spillway.criticality=SHEDDABLE")}
 	if n := testing.AllocsPerRun(100, func() {
-		if got, _ := s.criticalityAtTap(t.Context(), info); got != limiter.Sheddable {
+		if got, _ := s.policy.Load().criticalityAtTap(t.Context(), info); got != limiter.Sheddable {
 			t.Fatal(got)
 		}
 	}); n != 0 {

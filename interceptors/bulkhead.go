@@ -54,17 +54,23 @@ func (b *bulkheads) add(name string, share float64, m selector.Matcher) error {
 
 // given returns an error if a limiter that was made by somebody else does not guarantee what the rules say.
 func (b *bulkheads) given(l *limiter.Limiter) error {
-	has := map[string]float64{}
-	for _, group := range l.Bulkheads() {
-		has[group.Name] = group.Share
-	}
+	has := sharesOf(l)
 	for _, rule := range b.rules {
 		if share := b.shares[rule.name]; has[rule.name] != share {
 			return fmt.Errorf("interceptors: WithBulkhead(%q, %v), but the limiter of WithLimiter guarantees it %v;"+
-				" want the same in limiter.WithBulkheads", rule.name, share, has[rule.name])
+				" want the same there first, by limiter.WithBulkheads or SetBulkheads", rule.name, share, has[rule.name])
 		}
 	}
 	return nil
+}
+
+// sharesOf returns what a limiter guarantees now, by name.
+func sharesOf(l *limiter.Limiter) map[string]float64 {
+	shares := map[string]float64{}
+	for _, group := range l.Bulkheads() {
+		shares[group.Name] = group.Share
+	}
+	return shares
 }
 
 // match returns the name of the group, or "" for none.

@@ -135,7 +135,7 @@ func TestFirstBulkheadThatMatchesDecides(t *testing.T) {
 	s := newServer(t, WithBulkhead("a", .25, method("One")), WithBulkhead("b", .5, method("Two")),
 		WithBulkhead("a", .25, method("Three")), WithBulkhead("c", .125, method("Two")))
 	for name, want := range map[string]string{"One": "a", "Two": "b", "Three": "a", "Four": ""} {
-		if got := s.bulkheads.match(t.Context(), "/a.B/"+name, nil, nil); got != want {
+		if got := s.policy.Load().bulkheads.match(t.Context(), "/a.B/"+name, nil, nil); got != want {
 			t.Errorf("%s belongs to %q, want %q", name, got, want)
 		}
 	}
@@ -201,7 +201,7 @@ func TestBadBulkheadsAreNamed(t *testing.T) {
 		`WithBulkhead("b", 0.6): shares of 1.1 in all; want at mos`: {WithBulkhead("a", .5, one), WithBulkhead("b", .6, one)},
 		`WithBulkhead("a", 0.5), but the limiter of WithLimiter gu`: {WithBulkhead("a", .5, one), WithLimiter(lim)},
 		`WithBulkhead("b", 0.25), but the limiter of WithLimiter g`: {WithLimiter(lim), WithBulkhead("b", .25, one)},
-		`limiter: WithBulkheads: shares of 1.4 in all`:              {WithBulkhead("a", .5, one), WithLimiterOptions(limiter.WithBulkheads(map[string]float64{"b": .9}))},
+		`those of WithLimiterOptions: limiter: SetBulkheads: share`: {WithBulkhead("a", .5, one), WithLimiterOptions(limiter.WithBulkheads(map[string]float64{"b": .9}))},
 	} {
 		_, err := NewServer(opts...)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -3,6 +3,7 @@ package interceptors
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -13,7 +14,7 @@ import (
 // Client is the caller's side: it carries the criticality of the request at hand on to the servers that are called
 // for it. It is safe for concurrent use, by any number of connections. Most callers want [DialOptions].
 type Client struct {
-	trust    trust
+	trust    atomic.Pointer[trust]
 	incoming incoming
 }
 
@@ -34,11 +35,11 @@ func DialOptions(opts ...ClientOption) []grpc.DialOption {
 
 // NewClient returns the caller's side, or an error that names the option that is wrong.
 func NewClient(opts ...ClientOption) (*Client, error) {
-	c, err := newClientConfig(opts)
-	if err != nil {
+	c := new(Client)
+	if err := c.SetOptions(opts...); err != nil {
 		return nil, err
 	}
-	return &Client{trust: c.trust}, nil
+	return c, nil
 }
 
 // DialOptions returns both interceptors as options for [grpc.NewClient]. The interceptors are chained: those of
@@ -66,10 +67,11 @@ func (c *Client) StreamInterceptor() grpc.StreamClientInterceptor {
 
 // carry returns a context with what is to be sent. Where nobody said anything, it is ctx itself.
 func (c *Client) carry(ctx context.Context) context.Context {
+	t := c.trust.Load()
 	explicit := metadata.ValueFromOutgoingContext(ctx, CriticalityHeader)
 	criticality, _ := parseCriticality(explicit)
 	if len(explicit) == 0 {
-		criticality = c.criticalityOf(ctx)
+		criticality = c.criticalityOf(ctx, t)
 	}
 	if criticality == limiter.Unspecified {
 		return ctx
@@ -77,17 +79,17 @@ func (c *Client) carry(ctx context.Context) context.Context {
 	if len(explicit) == 0 {
 		ctx = metadata.AppendToOutgoingContext(ctx, CriticalityHeader, criticality.String())
 	}
-	if c.trust.baggage {
+	if t.baggage {
 		ctx = withBaggage(ctx, criticality)
 	}
 	return ctx
 }
 
-func (c *Client) criticalityOf(ctx context.Context) limiter.Criticality {
+func (c *Client) criticalityOf(ctx context.Context, t *trust) limiter.Criticality {
 	if criticality := limiter.CriticalityFromContext(ctx); criticality != limiter.Unspecified {
 		return bounded(criticality)
 	}
-	criticality, _ := c.trust.criticality(ctx, c.incoming.metadata(ctx))
+	criticality, _ := t.criticality(ctx, c.incoming.metadata(ctx))
 	return criticality
 }
 

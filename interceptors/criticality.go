@@ -112,8 +112,8 @@ func isName(s string) bool {
 // withCriticality returns a context with the criticality of a request, for the limiter, for the handler and for
 // what the handler calls. Where nobody said anything, which is the plain path, it is ctx itself, with what an
 // interceptor outside of ours may have put there.
-func (s *Server) withCriticality(ctx context.Context, method string) context.Context {
-	criticality, why := s.criticalityOf(ctx, method)
+func (s *Server) withCriticality(ctx context.Context, p *policy, method string) context.Context {
+	criticality, why := p.criticalityOf(ctx, method)
 	s.metrics.ignore(why)
 	if criticality == limiter.Unspecified {
 		return ctx
@@ -122,37 +122,37 @@ func (s *Server) withCriticality(ctx context.Context, method string) context.Con
 }
 
 // criticalityOf asks the operator and then the caller.
-func (s *Server) criticalityOf(ctx context.Context, method string) (limiter.Criticality, ignored) {
-	if criticality := s.criticalityByOperator(ctx, method); criticality != limiter.Unspecified {
+func (p *policy) criticalityOf(ctx context.Context, method string) (limiter.Criticality, ignored) {
+	if criticality := p.criticalityByOperator(ctx, method); criticality != limiter.Unspecified {
 		return criticality, notIgnored
 	}
-	return s.criticalityByCaller(ctx, s.incoming.metadata(ctx))
+	return p.criticalityByCaller(ctx, p.incoming.metadata(ctx))
 }
 
 // criticalityAtTap is the same, but reads the metadata where the tap has it at hand.
-func (s *Server) criticalityAtTap(ctx context.Context, info *tap.Info) (limiter.Criticality, ignored) {
-	if criticality := s.criticalityByOperator(ctx, info.FullMethodName); criticality != limiter.Unspecified {
+func (p *policy) criticalityAtTap(ctx context.Context, info *tap.Info) (limiter.Criticality, ignored) {
+	if criticality := p.criticalityByOperator(ctx, info.FullMethodName); criticality != limiter.Unspecified {
 		return criticality, notIgnored
 	}
-	return s.criticalityByCaller(ctx, info.Header)
+	return p.criticalityByCaller(ctx, info.Header)
 }
 
 // criticalityByOperator asks those whose word is not clamped: the user's function, then the table.
-func (s *Server) criticalityByOperator(ctx context.Context, method string) limiter.Criticality {
-	if s.criticality != nil {
-		if criticality := s.criticality(ctx, method); criticality != limiter.Unspecified {
+func (p *policy) criticalityByOperator(ctx context.Context, method string) limiter.Criticality {
+	if p.criticality != nil {
+		if criticality := p.criticality(ctx, method); criticality != limiter.Unspecified {
 			return bounded(criticality)
 		}
 	}
-	return s.methods.criticality(method)
+	return p.methods.criticality(method)
 }
 
 // criticalityByCaller believes the caller up to the ceiling. Below Critical the ceiling holds for silence too, which
 // would otherwise be worth more than the truth.
-func (s *Server) criticalityByCaller(ctx context.Context, md metadata.MD) (limiter.Criticality, ignored) {
-	criticality, why := s.trust.criticality(ctx, md)
-	if criticality == limiter.Unspecified && s.trust.ceiling < limiter.Critical {
-		criticality = s.trust.ceiling
+func (p *policy) criticalityByCaller(ctx context.Context, md metadata.MD) (limiter.Criticality, ignored) {
+	criticality, why := p.trust.criticality(ctx, md)
+	if criticality == limiter.Unspecified && p.trust.ceiling < limiter.Critical {
+		criticality = p.trust.ceiling
 	}
 	return criticality, why
 }

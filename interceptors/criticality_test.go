@@ -45,16 +45,16 @@ var headers = []struct {
 }
 
 func TestCriticalityFromTheHeader(t *testing.T) {
-	s := newServer(t)
+	p := newServer(t).policy.Load()
 	for _, c := range headers {
 		md := metadata.MD{}
 		if c.values != nil {
 			md[CriticalityHeader] = c.values
 		}
-		if got, why := s.criticalityOf(metadata.NewIncomingContext(t.Context(), md), "/a.B/C"); got != c.want || why != c.why {
+		if got, why := p.criticalityOf(metadata.NewIncomingContext(t.Context(), md), "/a.B/C"); got != c.want || why != c.why {
 			t.Errorf("%.20q in the interceptor: %v, %v; want %v, %v", c.values, got, why, c.want, c.why)
 		}
-		if got, why := s.criticalityAtTap(t.Context(), &tap.Info{Header: md}); got != c.want || why != c.why {
+		if got, why := p.criticalityAtTap(t.Context(), &tap.Info{Header: md}); got != c.want || why != c.why {
 			t.Errorf("%.20q in the tap: %v, %v; want %v, %v", c.values, got, why, c.want, c.why)
 		}
 	}
@@ -113,6 +113,7 @@ func TestIgnoredIsCountedInTheTap(t *testing.T) {
 // What a caller sends does not decide how much is allocated: no matter how much it is, it is looked at where it is.
 func TestHostileHeadersAllocateLittle(t *testing.T) {
 	s, c := newServer(t, WithCriticalityBaggage()), newClient(t, WithCriticalityBaggage())
+	p := s.policy.Load()
 	for name, values := range map[string][]string{
 		"10,000 values":     strings.Split(strings.Repeat("SHEDDABLE ", 10_000), " "),
 		"10,000 members":    {strings.Repeat(CriticalityBaggageKey+"=x,", 10_000)},
@@ -129,8 +130,8 @@ func TestHostileHeadersAllocateLittle(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			for range times {
-				s.withCriticality(ctx, "/a.B/C")
-				s.criticalityAtTap(t.Context(), info)
+				s.withCriticality(ctx, p, "/a.B/C")
+				p.criticalityAtTap(t.Context(), info)
 				c.carry(ctx)
 			}
 			runtime.ReadMemStats(&after)
@@ -147,7 +148,7 @@ func TestSilenceAllocatesNothing(t *testing.T) {
 	c := newClient(t, WithCriticalityBaggage())
 	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("user-agent", "test", "baggage", "tenant=7,plan=free"))
 	if n := testing.AllocsPerRun(1000, func() {
-		if s.withCriticality(ctx, "/c.D/E") != ctx || c.carry(ctx) != ctx {
+		if s.withCriticality(ctx, s.policy.Load(), "/c.D/E") != ctx || c.carry(ctx) != ctx {
 			t.Fatal("another context")
 		}
 	}); n != 0 {
@@ -197,14 +198,15 @@ func TestWhoSpeaksFirst(t *testing.T) {
 		{"no method", all, "", nil, limiter.Unspecified, notIgnored},
 	} {
 		s := newServer(t, c.opts...)
+		p := s.policy.Load()
 		ctx := metadata.NewIncomingContext(t.Context(), c.md)
-		if got, why := s.criticalityOf(ctx, c.method); got != c.want || why != c.why {
+		if got, why := p.criticalityOf(ctx, c.method); got != c.want || why != c.why {
 			t.Errorf("%s: %v, %v in the interceptor; want %v, %v", c.what, got, why, c.want, c.why)
 		}
-		if got, why := s.criticalityAtTap(t.Context(), &tap.Info{FullMethodName: c.method, Header: c.md}); got != c.want || why != c.why {
+		if got, why := p.criticalityAtTap(t.Context(), &tap.Info{FullMethodName: c.method, Header: c.md}); got != c.want || why != c.why {
 			t.Errorf("%s: %v, %v in the tap; want %v, %v", c.what, got, why, c.want, c.why)
 		}
-		if got := limiter.CriticalityFromContext(s.withCriticality(ctx, c.method)); got != c.want {
+		if got := limiter.CriticalityFromContext(s.withCriticality(ctx, p, c.method)); got != c.want {
 			t.Errorf("%s: %v in the context, want %v", c.what, got, c.want)
 		}
 	}
@@ -212,11 +214,11 @@ func TestWhoSpeaksFirst(t *testing.T) {
 
 func TestTablesAddUp(t *testing.T) {
 	first := methods{"/a.B/C": limiter.Sheddable, "/a.B/D": limiter.Sheddable}
-	s := newServer(t, WithMethodCriticality(first), WithMethodCriticality(methods{"/a.B/D": limiter.CriticalPlus}))
+	p := newServer(t, WithMethodCriticality(first), WithMethodCriticality(methods{"/a.B/D": limiter.CriticalPlus})).policy.Load()
 	first["/a.B/C"] = limiter.CriticalPlus // too late
 	want := methods{"/a.B/C": limiter.Sheddable, "/a.B/D": limiter.CriticalPlus}
 	for method, want := range want {
-		if got, _ := s.criticalityOf(t.Context(), method); got != want {
+		if got, _ := p.criticalityOf(t.Context(), method); got != want {
 			t.Errorf("%s: %v, want %v", method, got, want)
 		}
 	}
@@ -252,19 +254,19 @@ func TestCeiling(t *testing.T) {
 		{limiter.SheddablePlus, nil, limiter.SheddablePlus}, // silence is worth no more than the truth
 		{limiter.SheddablePlus, []string{"?"}, limiter.SheddablePlus},
 	} {
-		s := newServer(t, WithCriticalityCeiling(c.ceiling), WithMethodCriticality(methods{"/a.B/Pay": limiter.CriticalPlus}))
+		p := newServer(t, WithCriticalityCeiling(c.ceiling), WithMethodCriticality(methods{"/a.B/Pay": limiter.CriticalPlus})).policy.Load()
 		md := metadata.MD{}
 		if c.said != nil {
 			md[CriticalityHeader] = c.said
 		}
 		ctx := metadata.NewIncomingContext(t.Context(), md)
-		if got, _ := s.criticalityOf(ctx, "/a.B/C"); got != c.want {
+		if got, _ := p.criticalityOf(ctx, "/a.B/C"); got != c.want {
 			t.Errorf("%q below %v: %v, want %v", c.said, c.ceiling, got, c.want)
 		}
-		if got, _ := s.criticalityAtTap(t.Context(), &tap.Info{FullMethodName: "/a.B/C", Header: md}); got != c.want {
+		if got, _ := p.criticalityAtTap(t.Context(), &tap.Info{FullMethodName: "/a.B/C", Header: md}); got != c.want {
 			t.Errorf("%q below %v in the tap: %v, want %v", c.said, c.ceiling, got, c.want)
 		}
-		if got, _ := s.criticalityOf(ctx, "/a.B/Pay"); got != limiter.CriticalPlus {
+		if got, _ := p.criticalityOf(ctx, "/a.B/Pay"); got != limiter.CriticalPlus {
 			t.Errorf("the table below %v: %v, want CRITICAL_PLUS", c.ceiling, got)
 		}
 	}
@@ -327,7 +329,7 @@ func FuzzCriticality(f *testing.F) {
 		level := min(max(limiter.Criticality(ceiling), limiter.Sheddable), limiter.CriticalPlus)
 		s, c := servers[level], clients[level]
 		ctx := metadata.NewIncomingContext(t.Context(), metadata.MD{CriticalityHeader: values})
-		got, why := s.criticalityOf(ctx, "/a.B/C")
+		got, why := s.policy.Load().criticalityOf(ctx, "/a.B/C")
 		if got > level {
 			t.Errorf("%q: %v, above the ceiling %v", values, got, level)
 		}

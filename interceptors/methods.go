@@ -39,6 +39,18 @@ func (t methodTable) add(entries map[string]limiter.Criticality) error {
 	return nil
 }
 
+// entries returns what the table says, in the form in which users write it.
+func (t methodTable) entries() map[string]limiter.Criticality {
+	entries := make(map[string]limiter.Criticality, len(t))
+	for key, criticality := range t {
+		if strings.HasSuffix(key, "/") {
+			key += "*"
+		}
+		entries[key] = criticality
+	}
+	return entries
+}
+
 // levels are what an option takes for a criticality.
 const levels = "one of limiter.Sheddable, SheddablePlus, Critical and CriticalPlus"
 

@@ -22,22 +22,22 @@ func (f optionFunc) apply(c *config) error { return f(c) }
 // defaultCeiling lets a caller say that it is less critical than others, not that it is more.
 const defaultCeiling = limiter.Critical
 
+// startOption is an option that holds from [NewServer] on.
+type startOption struct {
+	name string
+	optionFunc
+}
+
 type config struct {
+	*policy
 	limiter        *limiter.Limiter
 	limiterOptions []limiter.Option
 	meterProvider  metric.MeterProvider
-	exempt         exemptions
-	bulkheads      bulkheads
-	criticality    CriticalityFunc
-	tenant         TenantFunc
-	methods        methodTable
-	trust          trust
-	outcome        func(error) limiter.Outcome
 	withoutTap     bool
 }
 
 func newConfig(opts []Option) (config, error) {
-	c := config{outcome: Outcome, methods: methodTable{}, trust: trust{ceiling: defaultCeiling}}
+	c := config{policy: &policy{methods: methodTable{}, trust: trust{ceiling: defaultCeiling}}}
 	for i, opt := range opts {
 		if isNil(opt) {
 			return config{}, fmt.Errorf("interceptors: option %d is nil; leave it out", i)
@@ -49,9 +49,6 @@ func newConfig(opts []Option) (config, error) {
 	if c.limiter != nil && c.limiterOptions != nil {
 		return config{}, errors.New("interceptors: WithLimiter and WithLimiterOptions exclude each other; give the options to limiter.New")
 	}
-	if c.limiter == nil && len(c.bulkheads.rules) > 0 {
-		c.limiterOptions = append(c.limiterOptions, limiter.WithBulkheads(c.bulkheads.shares))
-	}
 	if c.meterProvider == nil {
 		c.meterProvider = otel.GetMeterProvider()
 	}
@@ -59,28 +56,29 @@ func newConfig(opts []Option) (config, error) {
 }
 
 // WithLimiter uses the limiter given, so that several servers, or other work of the process, share its permits.
-// The default is a limiter of the server's own.
+// The default is a limiter of the server's own. [Server.SetOptions] rejects it.
 func WithLimiter(l *limiter.Limiter) Option {
-	return optionFunc(func(c *config) error {
+	return startOption{"WithLimiter", func(c *config) error {
 		c.limiter = l
 		return notNil("WithLimiter", "a *limiter.Limiter from limiter.New", l)
-	})
+	}}
 }
 
-// WithLimiterOptions configures the server's own limiter.
+// WithLimiterOptions configures the server's own limiter. [Server.SetOptions] rejects it.
 func WithLimiterOptions(opts ...limiter.Option) Option {
-	return optionFunc(func(c *config) error {
+	return startOption{"WithLimiterOptions", func(c *config) error {
 		c.limiterOptions = append(c.limiterOptions, opts...)
 		return nil
-	})
+	}}
 }
 
 // WithMeterProvider reports metrics to the provider given. The default is OpenTelemetry's global one.
+// [Server.SetOptions] rejects it.
 func WithMeterProvider(p metric.MeterProvider) Option {
-	return optionFunc(func(c *config) error {
+	return startOption{"WithMeterProvider", func(c *config) error {
 		c.meterProvider = p
 		return notNil("WithMeterProvider", "a metric.MeterProvider", p)
-	})
+	}}
 }
 
 // WithExempt lets requests that the matcher selects pass without a permit, besides gRPC's health and reflection
@@ -106,8 +104,9 @@ func WithCriticality(f CriticalityFunc) Option {
 
 // WithMethodCriticality says how critical the requests for a method are, whatever their callers say. A key is a full
 // method, "/pkg.Service/Method", or "/pkg.Service/*" for those methods of a service that have no key of their own.
-// [NewServer] copies the table. The default is an empty one; given more than once, the tables add up, and the last value of a
-// key holds. [NewServer] rejects nil, a key of another form, and a value that is none of the four levels.
+// [NewServer] copies the table, and so does [Server.SetOptions]. The default is an empty one; given more than once, the
+// tables add up, and the last value of a key holds. NewServer rejects nil, a key of another form, and a value that is
+// none of the four levels.
 func WithMethodCriticality(table map[string]limiter.Criticality) Option {
 	return optionFunc(func(c *config) error {
 		if err := notNil("WithMethodCriticality", "a table", table); err != nil {
@@ -159,9 +158,10 @@ func WithTenant(f TenantFunc) Option {
 // too, where no message and no stream type is known yet; see [CriticalityFunc] for what it must not do there. The
 // default is that nothing is guaranteed.
 //
-// A limiter that is given by [WithLimiter] must guarantee the same when the server is made, by limiter.WithBulkheads.
-// Later the shares can be changed with [Server.Limiter] and its SetBulkheads. [NewServer] rejects nil, an empty
-// name, a share out of range, and shares of more than 1 in all.
+// A limiter of the server's own has these shares besides those of [WithLimiterOptions], and new ones with each
+// [Server.SetOptions]. A limiter that is given by [WithLimiter] must guarantee the same already, by
+// limiter.WithBulkheads or SetBulkheads. [NewServer] rejects nil, an empty name, a share out of range, shares of more
+// than 1 in all, and more names than the limiter takes.
 func WithBulkhead(name string, share float64, m selector.Matcher) Option {
 	return optionFunc(func(c *config) error { return c.bulkheads.add(name, share, m) })
 }
@@ -177,12 +177,12 @@ func WithOutcome(f func(error) limiter.Outcome) Option {
 
 // WithoutTap leaves grpc.InTapHandle out of [ServerOptions]: for a server that has a tap of its own, or to keep
 // clear of what gRPC calls experimental. Refusals then cost as much as a trivial call, for the message is read
-// before.
+// before. [Server.SetOptions] rejects it.
 func WithoutTap() Option {
-	return optionFunc(func(c *config) error {
+	return startOption{"WithoutTap", func(c *config) error {
 		c.withoutTap = true
 		return nil
-	})
+	}}
 }
 
 func notNil(option, want string, value any) error {

@@ -119,7 +119,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal("a request that was over before it came got a permit")
 	}
 	doubled := metadata.NewIncomingContext(t.Context(), metadata.MD{CriticalityHeader: {"SHEDDABLE", "SHEDDABLE"}})
-	s.withCriticality(doubled, "/a.B/C")
+	s.withCriticality(doubled, s.policy.Load(), "/a.B/C")
 	o := &observer{seen: map[string]int64{}, levels: map[string]float64{}}
 	if err := provider.meter.callback(t.Context(), o); err != nil {
 		t.Fatal(err)

@@ -39,8 +39,12 @@ func Outcome(err error) limiter.Outcome {
 // outcomeOf is how a handler's error counts for a request with the context ctx. What is over only after its
 // deadline is late, whatever the error says: the caller's timer and ours run out together, and most often its
 // reset of the stream arrives first, so that a passed deadline looks like a cancellation here.
-func (s *Server) outcomeOf(ctx context.Context, err error) limiter.Outcome {
-	outcome := s.outcome(err)
+func (p *policy) outcomeOf(ctx context.Context, err error) limiter.Outcome {
+	decide := p.outcome
+	if decide == nil {
+		decide = Outcome
+	}
+	outcome := decide(err)
 	if outcome == limiter.Ignored {
 		if at, ok := ctx.Deadline(); ok && time.Until(at) <= 0 {
 			return limiter.Late

@@ -1,6 +1,9 @@
 package interceptors
 
 import (
+	"sync"
+	"sync/atomic"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/tap"
 
@@ -8,21 +11,17 @@ import (
 )
 
 // Server is the protection of one gRPC server, or of several that share a limiter. It is safe for concurrent use.
-// Most callers want [ServerOptions]; a Server is for those who build their own chain of interceptors or want its
-// [Server.Limiter].
+// Most callers want [ServerOptions]; a Server is for those who build their own chain of interceptors, want its
+// [Server.Limiter], or change options while it serves, with [Server.SetOptions].
 type Server struct {
-	limiter     *limiter.Limiter
-	criticality CriticalityFunc // nil: not given
-	tenant      TenantFunc      // nil: not given
-	methods     methodTable
-	trust       trust
-	incoming    incoming
-	exempt      exemptions
-	bulkheads   bulkheads
-	outcome     func(error) limiter.Outcome
-	metrics     *metrics
-	answers     answers
-	tapped      bool
+	limiter *limiter.Limiter
+	metrics *metrics
+	answers answers
+	tapped  bool
+
+	policy  atomic.Pointer[policy]
+	setting sync.Mutex         // held while policy and the limiter's shares are replaced, or read together
+	shares  map[string]float64 // of WithLimiterOptions; nil where the limiter was given
 }
 
 // ServerOptions returns what protects a gRPC server, for [grpc.NewServer]. It needs no options. Like
@@ -43,22 +42,14 @@ func NewServer(opts ...Option) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{
-		limiter:     c.limiter,
-		criticality: c.criticality,
-		tenant:      c.tenant,
-		methods:     c.methods,
-		trust:       c.trust,
-		exempt:      c.exempt,
-		bulkheads:   c.bulkheads,
-		outcome:     c.outcome,
-		tapped:      !c.withoutTap,
-	}
+	s := &Server{limiter: c.limiter, tapped: !c.withoutTap}
 	if s.limiter == nil {
 		if s.limiter, err = limiter.New(c.limiterOptions...); err != nil {
 			return nil, err
 		}
-	} else if err := s.bulkheads.given(s.limiter); err != nil {
+		s.shares = sharesOf(s.limiter)
+	}
+	if err := s.put(c.policy); err != nil {
 		return nil, err
 	}
 	if s.metrics, err = newMetrics(c.meterProvider, s.limiter); err != nil {

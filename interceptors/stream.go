@@ -19,12 +19,13 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 		return errMisused
 	}
 	ctx := inner.Context()
-	if s.exempt.match(ctx, info.FullMethod, info, nil) { // from the limit, not from what it carries on
-		ctx = s.withCriticality(ctx, info.FullMethod)
+	p := s.policy.Load()
+	if p.exempt.match(ctx, info.FullMethod, info, nil) { // from the limit, not from what it carries on
+		ctx = s.withCriticality(ctx, p, info.FullMethod)
 		return handler(srv, &middleware.WrappedServerStream{ServerStream: inner, WrappedContext: ctx})
 	}
-	request := s.identify(ctx, info.FullMethod)
-	request.Bulkhead = s.bulkheads.match(ctx, info.FullMethod, info, nil)
+	request := s.identify(ctx, p, info.FullMethod)
+	request.Bulkhead = p.bulkheads.match(ctx, info.FullMethod, info, nil)
 	permit, err := s.admit(ctx, info.FullMethod, request)
 	if err != nil {
 		return err
@@ -43,7 +44,7 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 	outcome := limiter.Panicked
 	defer func() { guarded.end(outcome) }()
 	err = handler(srv, guarded)
-	outcome = s.outcomeOf(ctx, err)
+	outcome = p.outcomeOf(ctx, err)
 	return err
 }
 

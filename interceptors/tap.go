@@ -16,12 +16,13 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (out context.Context, 
 			out, err = ctx, nil
 		}
 	}()
-	if s.exempt.match(ctx, info.FullMethodName, nil, nil) {
+	p := s.policy.Load()
+	if p.exempt.match(ctx, info.FullMethodName, nil, nil) {
 		return ctx, nil
 	}
-	criticality, why := s.criticalityAtTap(ctx, info)
-	request := s.request(ctx, info.FullMethodName, criticality)
-	request.Bulkhead = s.bulkheads.match(ctx, info.FullMethodName, nil, nil)
+	criticality, why := p.criticalityAtTap(ctx, info)
+	request := p.request(ctx, info.FullMethodName, criticality)
+	request.Bulkhead = p.bulkheads.match(ctx, info.FullMethodName, nil, nil)
 	refusal := s.limiter.Preview(ctx, request)
 	if refusal == nil {
 		return ctx, nil

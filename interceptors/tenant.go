@@ -24,10 +24,10 @@ import (
 type TenantFunc func(ctx context.Context, fullMethod string) limiter.Tenant
 
 // request returns what the limiter is asked for.
-func (s *Server) request(ctx context.Context, method string, criticality limiter.Criticality) limiter.Request {
+func (p *policy) request(ctx context.Context, method string, criticality limiter.Criticality) limiter.Request {
 	r := limiter.Request{Criticality: criticality}
-	if s.tenant != nil {
-		r.Tenant = s.tenant(ctx, method)
+	if p.tenant != nil {
+		r.Tenant = p.tenant(ctx, method)
 	}
 	return r
 }

@@ -14,11 +14,12 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if info == nil || handler == nil {
 		return nil, errMisused
 	}
-	if s.exempt.match(ctx, info.FullMethod, nil, req) { // from the limit, not from what it carries on
-		return handler(s.withCriticality(ctx, info.FullMethod), req)
+	p := s.policy.Load()
+	if p.exempt.match(ctx, info.FullMethod, nil, req) { // from the limit, not from what it carries on
+		return handler(s.withCriticality(ctx, p, info.FullMethod), req)
 	}
-	request := s.identify(ctx, info.FullMethod)
-	request.Bulkhead = s.bulkheads.match(ctx, info.FullMethod, nil, req)
+	request := s.identify(ctx, p, info.FullMethod)
+	request.Bulkhead = p.bulkheads.match(ctx, info.FullMethod, nil, req)
 	permit, err := s.admit(ctx, info.FullMethod, request)
 	if err != nil {
 		return nil, err
@@ -28,7 +29,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	outcome := limiter.Panicked // what Release learns if the handler never returns
 	defer func() { permit.Release(outcome) }()
 	resp, err := handler(ctx, req)
-	outcome = s.outcomeOf(ctx, err)
+	outcome = p.outcomeOf(ctx, err)
 	return resp, err
 }
 
@@ -37,13 +38,13 @@ var errMisused = status.Error(codes.Internal, "spillway: an interceptor was call
 
 // identify returns what the limiter is asked for. Where nobody said how critical the request is, it is as an
 // interceptor outside of ours may have put it into ctx.
-func (s *Server) identify(ctx context.Context, method string) limiter.Request {
-	criticality, why := s.criticalityOf(ctx, method)
+func (s *Server) identify(ctx context.Context, p *policy, method string) limiter.Request {
+	criticality, why := p.criticalityOf(ctx, method)
 	s.metrics.ignore(why)
 	if criticality == limiter.Unspecified {
 		criticality = limiter.CriticalityFromContext(ctx)
 	}
-	return s.request(ctx, method, criticality)
+	return p.request(ctx, method, criticality)
 }
 
 // admit passes a request, or the opening of a stream, through the limiter. An error is ready to be returned.
