@@ -152,6 +152,16 @@ func WithTenant(f TenantFunc) Option {
 	})
 }
 
+// WithWeight says how much of the limit requests take: for methods that use more at a time than others, such as a query
+// that runs on several workers, or that grow with the message. How long the requests of a method take needs no weight:
+// it is learned, see [limiter.Limiter.Methods]. The default is 1 for all.
+func WithWeight(f WeightFunc) Option {
+	return optionFunc(func(c *config) error {
+		c.weight = f
+		return notNil("WithWeight", "a function", f)
+	})
+}
+
 // WithBulkhead guarantees the requests that the matcher selects a share of the limit: what they do not use is lent to
 // others, and comes back within a service time; see [limiter.WithBulkheads]. It can be given more than once: the first
 // that matches decides, and several matchers can select for one name, with one share. The matcher is asked in the tap

@@ -23,6 +23,7 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		"WithExempt":                             {WithExempt(nil)},
 		"WithCriticality":                        {WithCriticality(nil)},
 		"WithOutcome":                            {WithOutcome(nil)},
+		"WithWeight(nil)":                        {WithWeight(nil)},
 		"WithMethodCriticality(nil)":             {WithMethodCriticality(nil)},
 		`"pay"; want a full method like`:         {WithMethodCriticality(methods{"/a.B/C": limiter.Critical, "pay": limiter.Critical})},
 		`value 9 of "/a.B/*"; want one of`:       {WithMethodCriticality(methods{"/a.B/*": 9})},
@@ -79,6 +80,7 @@ func TestGoodOptions(t *testing.T) {
 	}
 	s, err := NewServer(WithLimiter(lim), WithMeterProvider(noop.NewMeterProvider()), WithoutTap(),
 		WithExempt(selector.MatchFunc(nil)), WithOutcome(Outcome),
+		WithWeight(func(context.Context, string, any) int { return 2 }),
 		WithCriticality(func(context.Context, string) limiter.Criticality { return limiter.CriticalPlus }))
 	if err != nil {
 		t.Fatal(err)

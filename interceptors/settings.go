@@ -17,6 +17,7 @@ type policy struct {
 	methods     methodTable
 	trust       trust
 	tenant      TenantFunc                  // nil: not given
+	weight      WeightFunc                  // nil: not given
 	outcome     func(error) limiter.Outcome // nil: not given
 	incoming    incoming
 }
@@ -74,11 +75,13 @@ type Settings struct {
 
 	CriticalityFunc bool // WithCriticality is given
 	TenantFunc      bool // WithTenant is given
+	WeightFunc      bool // WithWeight is given
 	OutcomeFunc     bool // WithOutcome is given
 	Exemptions      int  // matchers of WithExempt
 
 	BulkheadRules []string           // the names of WithBulkhead, in the order in which their matchers are asked
 	Bulkheads     []limiter.Bulkhead // of the limiter, at this moment
+	Costs         []limiter.Method   // of the methods that have been called, as learned
 	Limit         int                // requests in flight that the limiter allows at this moment
 }
 
@@ -97,10 +100,12 @@ func (s *Server) Settings() Settings {
 		Baggage:         p.trust.baggage,
 		CriticalityFunc: p.criticality != nil,
 		TenantFunc:      p.tenant != nil,
+		WeightFunc:      p.weight != nil,
 		OutcomeFunc:     p.outcome != nil,
 		Exemptions:      len(p.exempt),
 		BulkheadRules:   rules,
 		Bulkheads:       groups,
+		Costs:           s.limiter.Methods(),
 		Limit:           s.limiter.Stats().Limit,
 	}
 }

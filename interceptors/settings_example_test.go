@@ -69,10 +69,12 @@ func ExampleServer_Settings() {
 	//   "Baggage": false,
 	//   "CriticalityFunc": false,
 	//   "TenantFunc": true,
+	//   "WeightFunc": false,
 	//   "OutcomeFunc": false,
 	//   "Exemptions": 0,
 	//   "BulkheadRules": [],
 	//   "Bulkheads": [],
+	//   "Costs": null,
 	//   "Limit": 20
 	// } <nil>
 }

@@ -36,6 +36,7 @@ func lists() map[string][]Option {
 		"functions": {
 			WithCriticality(func(context.Context, string) limiter.Criticality { return limiter.Critical }),
 			WithTenant(TenantFromMethod()), WithOutcome(Outcome),
+			WithWeight(func(context.Context, string, any) int { return 1 }),
 		},
 		"matchers": {
 			WithExempt(method("One")), WithExempt(method("Two")), WithBulkhead("b", .5, method("Three")),
@@ -83,6 +84,7 @@ func TestSettingsSayWhatIsInForce(t *testing.T) {
 		Baggage:         true,
 		CriticalityFunc: true,
 		TenantFunc:      true,
+		WeightFunc:      true,
 		OutcomeFunc:     true,
 		Exemptions:      2,
 		BulkheadRules:   []string{"b", "a", "b"},

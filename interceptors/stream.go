@@ -24,8 +24,7 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 		ctx = s.withCriticality(ctx, p, info.FullMethod)
 		return handler(srv, &middleware.WrappedServerStream{ServerStream: inner, WrappedContext: ctx})
 	}
-	request := s.identify(ctx, p, info.FullMethod)
-	request.Bulkhead = p.bulkheads.match(ctx, info.FullMethod, info, nil)
+	request := s.identify(ctx, p, info.FullMethod, info, nil)
 	permit, err := s.admit(ctx, info.FullMethod, request)
 	if err != nil {
 		return err
@@ -36,6 +35,7 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 		ServerStream: inner,
 		ctx:          ctx,
 		server:       s,
+		policy:       p,
 		method:       info.FullMethod,
 		request:      request,
 		permit:       permit,
@@ -55,6 +55,7 @@ type serverStream struct {
 	grpc.ServerStream
 	ctx     context.Context
 	server  *Server
+	policy  *policy
 	method  string
 	request limiter.Request // for every message
 
@@ -79,12 +80,17 @@ func (s *serverStream) RecvMsg(m any) error {
 	if err != nil && !last {
 		return err
 	}
-	ctx, criticality := s.ctx, s.request.Criticality
-	permit, refused := s.server.limiter.AcquireRequest(ctx, s.request)
-	if refused != nil { // the stream has ended
-		return s.server.refuse(ctx, s.server.metrics.learn(s.method), criticality, refused)
+	ctx, request := s.ctx, s.request
+	if last {
+		request.Weight = s.policy.weigh(ctx, s.method, nil)
+	} else {
+		request.Weight = s.policy.weigh(ctx, s.method, m)
 	}
-	s.server.metrics.sojourn(ctx, permit.Sojourn(), criticality)
+	permit, refused := s.server.limiter.AcquireRequest(ctx, request)
+	if refused != nil { // the stream has ended
+		return s.server.refuse(ctx, s.server.metrics.learn(s.method), request.Criticality, refused)
+	}
+	s.server.metrics.sojourn(ctx, permit.Sojourn(), request.Criticality)
 	if !s.hold(permit, last) {
 		permit.Cancel()
 		return errEnded

@@ -21,8 +21,7 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (out context.Context, 
 		return ctx, nil
 	}
 	criticality, why := p.criticalityAtTap(ctx, info)
-	request := p.request(ctx, info.FullMethodName, criticality)
-	request.Bulkhead = p.bulkheads.match(ctx, info.FullMethodName, nil, nil)
+	request := p.request(ctx, info.FullMethodName, criticality, nil, nil)
 	refusal := s.limiter.Preview(ctx, request)
 	if refusal == nil {
 		return ctx, nil

@@ -23,15 +23,6 @@ import (
 // that knows better for some requests.
 type TenantFunc func(ctx context.Context, fullMethod string) limiter.Tenant
 
-// request returns what the limiter is asked for.
-func (p *policy) request(ctx context.Context, method string, criticality limiter.Criticality) limiter.Request {
-	r := limiter.Request{Criticality: criticality}
-	if p.tenant != nil {
-		r.Tenant = p.tenant(ctx, method)
-	}
-	return r
-}
-
 // TenantFromMetadata returns a TenantFunc for servers whose callers come with their name in the metadata of that
 // key, such as "x-customer-id". Upper case in the key is lower case on the wire. It panics where no metadata can have
 // the key.

@@ -468,7 +468,7 @@ func TestHostileTenantsAllocateLittle(t *testing.T) {
 			if _, err := s.tap(ctx, info); err != nil {
 				t.Fatal(err)
 			}
-			s.policy.Load().request(ctx, "/a.B/C", limiter.Critical)
+			s.policy.Load().request(ctx, "/a.B/C", limiter.Critical, nil, nil)
 		}
 		runtime.ReadMemStats(&after)
 		if each := (after.TotalAlloc - before.TotalAlloc) / times; each > most {

@@ -18,8 +18,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if p.exempt.match(ctx, info.FullMethod, nil, req) { // from the limit, not from what it carries on
 		return handler(s.withCriticality(ctx, p, info.FullMethod), req)
 	}
-	request := s.identify(ctx, p, info.FullMethod)
-	request.Bulkhead = p.bulkheads.match(ctx, info.FullMethod, nil, req)
+	request := s.identify(ctx, p, info.FullMethod, nil, req)
 	permit, err := s.admit(ctx, info.FullMethod, request)
 	if err != nil {
 		return nil, err
@@ -38,13 +37,15 @@ var errMisused = status.Error(codes.Internal, "spillway: an interceptor was call
 
 // identify returns what the limiter is asked for. Where nobody said how critical the request is, it is as an
 // interceptor outside of ours may have put it into ctx.
-func (s *Server) identify(ctx context.Context, p *policy, method string) limiter.Request {
+func (s *Server) identify(
+	ctx context.Context, p *policy, method string, info *grpc.StreamServerInfo, req any,
+) limiter.Request {
 	criticality, why := p.criticalityOf(ctx, method)
 	s.metrics.ignore(why)
 	if criticality == limiter.Unspecified {
 		criticality = limiter.CriticalityFromContext(ctx)
 	}
-	return p.request(ctx, method, criticality)
+	return p.request(ctx, method, criticality, info, req)
 }
 
 // admit passes a request, or the opening of a stream, through the limiter. An error is ready to be returned.
