@@ -16,6 +16,7 @@ import (
 type Server struct {
 	limiter *limiter.Limiter
 	metrics *metrics
+	loads   loads
 	answers answers
 	tapped  bool
 

@@ -560,7 +560,7 @@ func TestClientSettings(t *testing.T) {
 		if got := c.Settings(); got != step.want {
 			t.Errorf("in force: %+v, want %+v", got, step.want)
 		}
-		ctx := c.carry(incoming)
+		ctx, _ := c.carry(incoming)
 		header, baggage := metadata.ValueFromOutgoingContext(ctx, CriticalityHeader), metadata.ValueFromOutgoingContext(ctx, baggageHeader)
 		if len(header) != 1 || header[0] != step.want.Ceiling.String() || (len(baggage) == 1) != step.want.Baggage {
 			t.Errorf("%+v: carried on as %q, %q", step.want, header, baggage)

@@ -45,6 +45,7 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 	defer func() { guarded.end(outcome) }()
 	err = handler(srv, guarded)
 	outcome = p.outcomeOf(ctx, err)
+	s.tell(ctx, request.Criticality)
 	return err
 }
 

@@ -29,6 +29,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	defer func() { permit.Release(outcome) }()
 	resp, err := handler(ctx, req)
 	outcome = p.outcomeOf(ctx, err)
+	s.tell(ctx, request.Criticality)
 	return resp, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/spillway-go/spillway/feedback"
@@ -49,19 +50,49 @@ func ContextWithLimiter(ctx context.Context, l *Limiter, c Criticality) context.
 	return &admitted{Context: ctx, limiter: l, criticality: c}
 }
 
-type limiterKey struct{}
+// NotePressure notes that the work of ctx has met a pressure in what it called, from 0 to 1: 1 where that refused it.
+// [PressureMet] returns the highest, so that whoever answers for the work can tell its own caller. It does nothing for
+// work that came neither through package interceptors nor with [ContextWithLimiter]. The interceptors of both sides do it.
+func NotePressure(ctx context.Context, pressure float64) {
+	a, _ := ctx.Value(admittedKey{}).(*admitted)
+	if a == nil || !(pressure > 0) { // nor NaN
+		return
+	}
+	bits := math.Float32bits(float32(min(pressure, 1)))
+	for {
+		met := a.met.Load()
+		if bits <= met || a.met.CompareAndSwap(met, bits) { // positive floats are ordered as their bits are
+			return
+		}
+	}
+}
 
-// admitted is the context of a request that a limiter has admitted: two values for the price of one.
+// PressureMet returns the highest pressure that the work of ctx has met in what it called, 0 if none.
+func PressureMet(ctx context.Context) float64 {
+	a, _ := ctx.Value(admittedKey{}).(*admitted)
+	if a == nil {
+		return 0
+	}
+	return float64(math.Float32frombits(a.met.Load()))
+}
+
+type limiterKey struct{}
+type admittedKey struct{}
+
+// admitted is the context of a request that a limiter has admitted: several values for the price of one.
 type admitted struct {
 	context.Context
 	limiter     *Limiter
 	criticality Criticality
+	met         atomic.Uint32 // as float32
 }
 
 func (a *admitted) Value(key any) any {
 	switch key.(type) {
 	case limiterKey:
 		return a.limiter
+	case admittedKey:
+		return a
 	case criticalityKey:
 		if a.criticality != Unspecified {
 			return a.criticality
