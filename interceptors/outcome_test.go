@@ -50,8 +50,9 @@ func TestGivingUpAtTheDeadlineIsLate(t *testing.T) {
 			p := connect(t, svc, limit(1))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			if _, err := p.UnaryCall(ctx, &testpb.SimpleRequest{}); status.Code(err) != codes.DeadlineExceeded {
-				t.Errorf("call: %v, want DeadlineExceeded", err)
+			// At this instant the caller gives up and the server answers: either may be first.
+			if _, err := p.UnaryCall(ctx, &testpb.SimpleRequest{}); err == nil {
+				t.Error("an answer, want an error")
 			}
 			synctest.Wait()
 			if got := p.server.Limiter().Stats().Outcomes; got[limiter.Late] != 1 {
