@@ -14,17 +14,36 @@ type books struct {
 	start    time.Time
 
 	mu                sync.Mutex // guards all below
-	offered, good     float64
+	all               counter
+	tiers             []counter
+	tenants, methods  []counter // none where the scenario has none
 	answers, refusals []time.Duration
 	work, inVain      float64
-	tiers, tenants    []counter
 	trace             []Point
 	sent, answered    float64 // since the last point of the trace
 	inFlight, line    int
 }
 
 func newBooks(s Scenario) *books {
-	return &books{scenario: s, start: time.Now(), tiers: make([]counter, max(1, len(s.Tiers))), tenants: make([]counter, len(s.Tenants))}
+	return &books{
+		scenario: s, start: time.Now(), tiers: make([]counter, max(1, len(s.Tiers))),
+		tenants: make([]counter, len(s.Tenants)), methods: make([]counter, len(s.Methods)),
+	}
+}
+
+// counter counts requests, such as those of a tier or tenant.
+type counter struct{ offered, good, work float64 } // work: of the good, in seconds
+
+// count lets all counters of a request count it. The caller holds mu.
+func (b *books) count(req request, by func(*counter)) {
+	by(&b.all)
+	by(&b.tiers[req.tier])
+	if len(b.tenants) > 0 {
+		by(&b.tenants[req.tenant])
+	}
+	if len(b.methods) > 0 {
+		by(&b.methods[req.method])
+	}
 }
 
 // offer counts a request that arrives, however often it is then tried.
@@ -32,13 +51,8 @@ func (b *books) offer(req request) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sent++
-	if req.at < b.scenario.Judged {
-		return
-	}
-	b.offered++
-	b.tiers[req.tier].offered++
-	if len(b.tenants) > 0 {
-		b.tenants[req.tenant].offered++
+	if req.at >= b.scenario.Judged {
+		b.count(req, func(c *counter) { c.offered++ })
 	}
 }
 
@@ -107,12 +121,11 @@ func (v *visit) end(err error) bool {
 	}
 	b.answered++
 	if judged {
-		b.good++
 		b.answers = append(b.answers, took)
-		b.tiers[v.req.tier].good++
-		if len(b.tenants) > 0 {
-			b.tenants[v.req.tenant].good++
-		}
+		b.count(v.req, func(c *counter) {
+			c.good++
+			c.work += v.req.size.Seconds()
+		})
 	}
 	return true
 }

@@ -91,13 +91,19 @@ func tenantOf(ctx context.Context) limiter.Tenant {
 // spillway is the interceptor as its users have it, but for where the criticality comes from and that nothing is
 // exported.
 func spillway(opts ...limiter.Option) maker {
-	return func(Scenario) (grpc.UnaryServerInterceptor, func() int, func()) {
-		s, err := interceptors.NewServer(
+	return func(scenario Scenario) (grpc.UnaryServerInterceptor, func() int, func()) {
+		all := []interceptors.Option{
 			interceptors.WithLimiterOptions(opts...),
 			interceptors.WithMeterProvider(noop.NewMeterProvider()),
 			interceptors.WithCriticality(func(ctx context.Context, _ string) limiter.Criticality { return criticalityOf(ctx) }),
 			interceptors.WithTenant(func(ctx context.Context, _ string) limiter.Tenant { return tenantOf(ctx) }),
-		)
+		}
+		for _, m := range scenario.Methods {
+			if m.Guaranteed > 0 {
+				all = append(all, interceptors.WithBulkhead(m.Name, m.Guaranteed, m))
+			}
+		}
+		s, err := interceptors.NewServer(all...)
 		if err != nil {
 			panic(err)
 		}

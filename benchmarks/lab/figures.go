@@ -2,6 +2,7 @@ package lab
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -9,22 +10,36 @@ import (
 
 // Figures are what a run gave.
 type Figures struct {
-	Case          string    `json:"case"`
-	Contestant    string    `json:"contestant"`
-	Seed          uint64    `json:"seed"`
-	OfferedPerS   float64   `json:"offered_per_s"`
-	GoodputPerS   float64   `json:"goodput_per_s"`
-	ShareOfIdeal  float64   `json:"share_of_ideal"`
-	P50Ms         float64   `json:"p50_ms"`
-	P99Ms         float64   `json:"p99_ms"`
-	RefusalP99Ms  float64   `json:"refusal_p99_ms"`
-	Refused       int       `json:"refused"`
-	InVain        float64   `json:"in_vain"` // share of the station's work whose answer nobody waited for
-	SuccessByTier []float64 `json:"success_by_tier"`
-	ByTenant      []float64 `json:"success_by_tenant,omitempty"`
-	RecoveryMs    float64   `json:"recovery_ms"` // from the last change until goodput is back at nine tenths of the ideal; -1: never
+	Case          string      `json:"case"`
+	Contestant    string      `json:"contestant"`
+	Seed          uint64      `json:"seed"`
+	OfferedPerS   float64     `json:"offered_per_s"`
+	GoodputPerS   float64     `json:"goodput_per_s"`
+	ShareOfIdeal  float64     `json:"share_of_ideal"`
+	WorkOfIdeal   float64     `json:"work_of_ideal"` // the same, but counted in work: what is asked where methods differ
+	P50Ms         float64     `json:"p50_ms"`
+	P99Ms         float64     `json:"p99_ms"`
+	RefusalP99Ms  float64     `json:"refusal_p99_ms"`
+	Refused       int         `json:"refused"`
+	InVain        float64     `json:"in_vain"` // share of the station's work whose answer nobody waited for
+	SuccessByTier []float64   `json:"success_by_tier"`
+	ByTenant      []float64   `json:"success_by_tenant,omitempty"`
+	ByMethod      []PerMethod `json:"by_method,omitempty"`
+	RecoveryMs    float64     `json:"recovery_ms"` // from the last change until goodput is back at nine tenths of the ideal; -1: never
 
 	Trace []Point `json:"-"`
+}
+
+// PerMethod are the figures of one method.
+type PerMethod struct {
+	Name        string  `json:"name"`
+	Success     float64 `json:"success"`
+	GoodputPerS float64 `json:"goodput_per_s"`
+	ShareOfWork float64 `json:"share_of_work"` // of the work in all answers in time
+}
+
+func (m PerMethod) String() string {
+	return fmt.Sprintf("%s %.3f, %.0f/s, %.2f of the work", m.Name, m.Success, m.GoodputPerS, m.ShareOfWork)
 }
 
 // Point is the state at an instant of a run.
@@ -41,20 +56,25 @@ type Point struct {
 // pointEvery is the time between the points of a trace.
 const pointEvery = 100 * time.Millisecond
 
-// figures are taken after the last handler has ended. ideal has the answers that were possible in each tick.
-func (b *books) figures(c Contestant, seed uint64, ideal []float64) Figures {
+// figures are taken after the last handler has ended.
+func (b *books) figures(c Contestant, seed uint64, best ideal) Figures {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.scenario
 	for i := range len(b.trace) - 1 {
-		b.trace[i+1].Ideal = tenth(ideal, i) / pointEvery.Seconds()
+		b.trace[i+1].Ideal = tenth(best.answers, i) / pointEvery.Seconds()
 	}
-	seconds := (s.Length - s.Judged).Seconds()
+	seconds, from := (s.Length - s.Judged).Seconds(), s.Judged/tick
 	f := Figures{
 		Case: s.Name, Contestant: c.Name, Seed: seed,
-		OfferedPerS: b.offered / seconds, GoodputPerS: b.good / seconds, ShareOfIdeal: b.good / sum(ideal[s.Judged/tick:]),
+		OfferedPerS: b.all.offered / seconds, GoodputPerS: b.all.good / seconds,
+		ShareOfIdeal: b.all.good / sum(best.answers[from:]), WorkOfIdeal: b.all.work / sum(best.work[from:]),
 		P50Ms: percentile(b.answers, 0.50), P99Ms: percentile(b.answers, 0.99), RefusalP99Ms: percentile(b.refusals, 0.99),
-		Refused: len(b.refusals), SuccessByTier: shares(b.tiers), ByTenant: shares(b.tenants), RecoveryMs: b.recovery(ideal), Trace: b.trace,
+		Refused: len(b.refusals), SuccessByTier: shares(b.tiers), ByTenant: shares(b.tenants),
+		RecoveryMs: b.recovery(best.answers), Trace: b.trace,
+	}
+	for i, m := range b.methods {
+		f.ByMethod = append(f.ByMethod, PerMethod{s.Methods[i].Name, m.success(), m.good / seconds, m.work / b.all.work})
 	}
 	if b.work > 0 {
 		f.InVain = b.inVain / b.work
@@ -97,15 +117,13 @@ func sum(values []float64) float64 {
 	return total
 }
 
-// counter counts the requests of a tier or tenant.
-type counter struct{ offered, good float64 }
+// success is the share that was answered in time, 0 of none.
+func (c counter) success() float64 { return c.good / max(1, c.offered) }
 
 func shares(counters []counter) []float64 {
 	out := make([]float64, len(counters))
 	for i, c := range counters {
-		if c.offered > 0 {
-			out[i] = c.good / c.offered
-		}
+		out[i] = c.success()
 	}
 	return out
 }

@@ -17,67 +17,93 @@ import (
 type calls struct {
 	mu   sync.Mutex // guards all below
 	last int64
-	open map[int64]call
+	open map[int64]underWay
 }
 
-type call struct {
-	ctx  context.Context // the caller's, for the criticality in it
-	work func() error
+type underWay struct {
+	call
+	ctx context.Context // the caller's, for the criticality in it
 }
 
-func (c *calls) add(under call) int64 {
+func newCalls() *calls { return &calls{open: map[int64]underWay{}} }
+
+func (c *calls) add(ctx context.Context, under call) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last++
-	c.open[c.last] = under
+	c.open[c.last] = underWay{under, ctx}
 	return c.last
 }
 
-func (c *calls) of(req any) call {
+func (c *calls) of(req any) underWay {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.open[req.(*wrapperspb.Int64Value).Value]
 }
 
+// from sends calls by a connection.
+func (c *calls) from(conn *grpc.ClientConn) caller {
+	return func(ctx context.Context, under call) error {
+		return invoke(ctx, conn, under, wrapperspb.Int64(c.add(ctx, under)))
+	}
+}
+
+func invoke(ctx context.Context, conn *grpc.ClientConn, c call, req any) error {
+	return conn.Invoke(ctx, c.method.FullMethod, req, &emptypb.Empty{})
+}
+
 // Grpc calls through the whole of grpc-go, over an in-memory network inside the bubble.
-func Grpc(t *testing.T, _ Scenario, unary grpc.UnaryServerInterceptor) (caller, func()) {
-	all := &calls{open: map[int64]call{}}
+func Grpc(t *testing.T, s Scenario, unary grpc.UnaryServerInterceptor) (caller, func()) {
+	all := newCalls()
 	tagged := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		from := all.of(req).ctx
 		ctx = context.WithValue(ctx, criticalityKey{}, criticalityOf(from))
 		return handler(context.WithValue(ctx, tenantKey{}, tenantOf(from)), req)
 	}
-	srv := grpc.NewServer(grpc.WaitForHandlers(true), grpc.ChainUnaryInterceptor(tagged, unary))
-	srv.RegisterService(&grpc.ServiceDesc{
-		ServiceName: "lab.Station",
-		HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{{MethodName: "Do", Handler: func(_ any, ctx context.Context, decode func(any) error, chain grpc.UnaryServerInterceptor) (any, error) {
-			req := new(wrapperspb.Int64Value)
-			if err := decode(req); err != nil {
-				return nil, err
-			}
-			return chain(ctx, req, method, func(_ context.Context, req any) (any, error) {
-				return &emptypb.Empty{}, all.of(req).work()
-			})
-		}}},
-	}, nil)
+	work := func(_ context.Context, req any) (any, error) { return &emptypb.Empty{}, all.of(req).work() }
+	conn, stop := host(t, s, work, []grpc.ServerOption{grpc.ChainUnaryInterceptor(tagged, unary)})
+	return all.from(conn), stop
+}
+
+// host runs a server of the scenario's methods, and returns a connection to it.
+func host(
+	t *testing.T, s Scenario, do grpc.UnaryHandler, opts []grpc.ServerOption, dial ...grpc.DialOption,
+) (conn *grpc.ClientConn, stop func()) {
+	srv := grpc.NewServer(append(opts, grpc.WaitForHandlers(true))...)
+	desc := &grpc.ServiceDesc{ServiceName: service, HandlerType: (*any)(nil)}
+	for _, m := range s.methods() {
+		desc.Methods = append(desc.Methods, grpc.MethodDesc{MethodName: m.Name, Handler: handler(m, do)})
+	}
+	srv.RegisterService(desc, nil)
 	listener := bufconn.Listen(1 << 20)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
-	conn, err := grpc.NewClient("passthrough:///lab",
+	conn, err := grpc.NewClient("passthrough:///lab", append(dial,
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithIdleTimeout(0))
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithIdleTimeout(0))...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func(ctx context.Context, work func() error) error {
-			number := all.add(call{ctx, work})
-			return conn.Invoke(ctx, method.FullMethod, wrapperspb.Int64(number), &emptypb.Empty{})
-		}, func() {
-			_ = conn.Close()
-			srv.Stop()
-			if err := <-served; err != nil {
-				t.Errorf("Serve: %v", err)
-			}
+	return conn, func() {
+		_ = conn.Close()
+		srv.Stop()
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
 		}
+	}
+}
+
+// handler is what protoc would have made of a method.
+func handler(m Method, do grpc.UnaryHandler) grpc.MethodHandler {
+	info := m.info()
+	return func(_ any, ctx context.Context, decode func(any) error, chain grpc.UnaryServerInterceptor) (any, error) {
+		req := new(wrapperspb.Int64Value)
+		if err := decode(req); err != nil {
+			return nil, err
+		}
+		if chain == nil {
+			return do(ctx, req)
+		}
+		return chain(ctx, req, info, do)
+	}
 }

@@ -17,30 +17,34 @@ import (
 	"github.com/spillway-go/spillway/limiter"
 )
 
-// method is what every call of the lab calls.
-var method = &grpc.UnaryServerInfo{FullMethod: "/lab.Station/Do"}
+// call is one try of a request.
+type call struct {
+	method *grpc.UnaryServerInfo
+	who    sleeper
+	work   func() error // what the server does
+}
 
-// caller sends one call, and returns when it is answered or its deadline has passed. work is what the server does.
-type caller func(ctx context.Context, work func() error) error
+// caller sends one call, and returns when it is answered or its deadline has passed.
+type caller func(context.Context, call) error
 
 // Mode is how calls reach the contestant. stop waits for the handlers that still work.
 type Mode func(t *testing.T, s Scenario, unary grpc.UnaryServerInterceptor) (call caller, stop func())
 
 // Direct calls the interceptor as a function. The caller gives up at its deadline, while the server works on.
 func Direct(_ *testing.T, s Scenario, unary grpc.UnaryServerInterceptor) (caller, func()) {
-	serve := func(ctx context.Context, work func() error) error {
-		ctx = grpc.NewContextWithServerTransportStream(ctx, deaf{})
-		_, err := unary(ctx, nil, method, func(context.Context, any) (any, error) { return nil, work() })
+	serve := func(ctx context.Context, c call) error {
+		ctx = grpc.NewContextWithServerTransportStream(ctx, deaf{c.method.FullMethod})
+		_, err := unary(ctx, nil, c.method, func(context.Context, any) (any, error) { return nil, c.work() })
 		return err
 	}
 	if s.Tries <= 1 {
 		// A caller that has given up does nothing more, so the goroutine may as well go on as the server's.
-		return func(ctx context.Context, work func() error) error { return cmp.Or(serve(ctx, work), ctx.Err()) }, func() {}
+		return func(ctx context.Context, c call) error { return cmp.Or(serve(ctx, c), ctx.Err()) }, func() {}
 	}
 	var serving sync.WaitGroup
-	return func(ctx context.Context, work func() error) error {
+	return func(ctx context.Context, c call) error {
 		answer := make(chan error, 1)
-		serving.Go(func() { answer <- serve(ctx, work) })
+		serving.Go(func() { answer <- serve(ctx, c) })
 		select {
 		case err := <-answer:
 			if ctx.Err() == nil {
@@ -54,9 +58,9 @@ func Direct(_ *testing.T, s Scenario, unary grpc.UnaryServerInterceptor) (caller
 
 // deaf takes what a handler adds to its answer. Without it grpc.SetTrailer writes an error with the whole context in
 // it, which costs more than all else that a refusal does.
-type deaf struct{}
+type deaf struct{ method string }
 
-func (deaf) Method() string               { return method.FullMethod }
+func (d deaf) Method() string             { return d.method }
 func (deaf) SetHeader(metadata.MD) error  { return nil }
 func (deaf) SendHeader(metadata.MD) error { return nil }
 func (deaf) SetTrailer(metadata.MD) error { return nil }
@@ -81,6 +85,9 @@ func run(t *testing.T, s Scenario, c Contestant, seed uint64, mode Mode) Figures
 	call, hangUp := mode(t, s, unary)
 	time.Sleep(next(clock(), 0, 0) - clock())
 	r := &runner{scenario: s, station: s.Station(), call: call, books: newBooks(s), instants: newInstants()}
+	for _, m := range s.methods() {
+		r.methods = append(r.methods, m.info())
+	}
 	var open sync.WaitGroup
 	stopClock := r.clock(limit)
 	for _, req := range all {
@@ -98,6 +105,7 @@ func run(t *testing.T, s Scenario, c Contestant, seed uint64, mode Mode) Figures
 type runner struct {
 	scenario Scenario
 	station  Station
+	methods  []*grpc.UnaryServerInfo
 	call     caller
 	books    *books
 	instants *instants
@@ -155,13 +163,13 @@ func (r *runner) try(req request, who sleeper) (done bool) {
 	v := r.books.try(req)
 	ctx, cancel := context.WithDeadline(context.Background(), v.sent.Add(s.Deadline+deadlineLag))
 	defer cancel()
-	if len(s.Tiers) > 0 {
-		ctx = context.WithValue(ctx, criticalityKey{}, s.Tiers[req.tier].Criticality)
+	if criticality := s.criticality(req); criticality != limiter.Unspecified {
+		ctx = context.WithValue(ctx, criticalityKey{}, criticality)
 	}
-	if len(s.Tenants) > 0 {
+	if len(s.Tenants) > 0 || s.Apart {
 		ctx = context.WithValue(ctx, tenantKey{}, limiter.Tenant(req.tenant+1))
 	}
-	err := r.call(ctx, func() error {
+	err := r.call(ctx, call{r.methods[req.method], who, func() error {
 		v.begin()
 		defer v.finish()
 		who.turn()
@@ -171,6 +179,6 @@ func (r *runner) try(req request, who sleeper) (done bool) {
 		}
 		r.station.Do(who, req.size)
 		return nil
-	})
+	}})
 	return v.end(err) || errors.Is(err, errFailFast)
 }

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"cmp"
 	"math/rand/v2"
 	"time"
 
@@ -21,8 +20,10 @@ type Scenario struct {
 	Station  func() Station
 	Events   func(Station, time.Duration) // called every 10 ms: changes of the station; nil: none
 	Knee     int                          // the limit that the static oracle is told
-	Tiers    []Tier                       // nil: all are of the default criticality
+	Methods  []Method                     // in place of Mean and Rate; nil: a single one
+	Tiers    []Tier                       // nil: all are of the default criticality, or what their methods say
 	Tenants  []float64                    // shares of the load by tenant
+	Apart    bool                         // each method is a tenant, in place of Tenants
 	FailFast float64                      // share of calls that fails after 1 ms without using the station
 	Tries    int                          // of each request, with exponential backoff; 0: one
 	Patience time.Duration                // how long the ideal lets requests wait; 0: five sizes, at least 50 ms
@@ -205,6 +206,14 @@ func Scenarios() []Scenario {
 			s.Station = func() Station { return Tandem{NewPool(1), NewPool(1), NewPool(1)} }
 			s.Mean, s.Knee, s.Bar = 3*ms, 24, 0.90
 		}),
+		lightAndHeavy("methods-50x", 500*ms),
+		lightAndHeavy("methods-2s", 2*time.Second),
+		lightAndHeavy("methods-apart", 500*ms).with(func(s *Scenario) {
+			s.Apart, s.Judged, s.Length = true, 10*time.Second, 30*time.Second
+		}),
+		shifting("methods-shift", 0.9, 0.1),
+		guaranteed("guaranteed", constant(250)),
+		guaranteed("guaranteed-back", step(8*time.Second, 0, 250)).with(func(s *Scenario) { s.Judged = 8 * time.Second }),
 	}
 }
 
@@ -214,86 +223,4 @@ func delays(name string, times int) Scenario {
 		s.Station, s.Knee = func() Station { return NewDelay(10 * ms) }, 1000
 		s.Changed, s.Events = 8*time.Second, once(8*time.Second, func(st Station) { st.(*Delay).Slow(times) })
 	})
-}
-
-// request is one of the load, all of it decided before the run.
-type request struct {
-	number int           // from 1 on, in the order of at
-	at     time.Duration // a multiple of apart, and no other's
-	size   time.Duration
-	tier   int
-	tenant int
-	fails  bool
-}
-
-// load draws the requests of a scenario: a Poisson process of the rate, by thinning.
-func (s Scenario) load(seed uint64) []request {
-	rng := rand.New(rand.NewPCG(seed, 0x5eed))
-	top := 0.0
-	for t := time.Duration(0); t < s.Length; t += tick {
-		top = max(top, s.Rate(t))
-	}
-	var all []request
-	for at := 0.0; ; {
-		at += rng.ExpFloat64() / top
-		now := time.Duration(at * float64(time.Second))
-		if now >= s.Length {
-			return all
-		}
-		// Every draw is made for every candidate, so that one scenario's change does not move another's numbers.
-		r := request{at: now, size: s.Sizes(rng, s.Mean), tier: pick(rng, len(s.Tiers), func(i int) float64 { return s.Tiers[i].Share })}
-		r.tenant = pick(rng, len(s.Tenants), func(i int) float64 { return s.Tenants[i] })
-		r.fails = rng.Float64() < s.FailFast
-		if rng.Float64()*top < s.Rate(now) {
-			if r.at = now / apart * apart; len(all) > 0 {
-				r.at = max(r.at, all[len(all)-1].at+apart)
-			}
-			r.number = len(all) + 1
-			all = append(all, r)
-		}
-	}
-}
-
-// pick draws an index by shares.
-func pick(rng *rand.Rand, n int, share func(int) float64) int {
-	u := rng.Float64()
-	for i := range n {
-		if u -= share(i); u < 0 {
-			return i
-		}
-	}
-	return max(0, n-1)
-}
-
-// ideal returns how many answers in time are possible at best in each tick: a fluid that flows at the station's capacity, from a
-// store. The store holds what waits for a few service times, enough to smooth a Poisson process. A longer line could carry
-// work over into a lull after an overload, but only for those who knew that the lull was coming: who is to be
-// refused should be told at once. Where bursts are the case, the ideal is patient. Failures use no capacity and
-// are no goodput.
-func (s Scenario) ideal(all []request) []float64 {
-	station := s.Station()
-	arrivals := make([]float64, int(s.Length/tick)+1)
-	work, works := time.Duration(0), 0
-	for _, r := range all {
-		if !r.fails {
-			arrivals[int(r.at/tick)]++
-			work += r.size
-			works++
-		}
-	}
-	mean := work / time.Duration(max(1, works)) // as drawn: of heavy-tailed sizes it is off by a few per cent
-	patience := cmp.Or(s.Patience, max(50*ms, 5*s.Mean))
-	store, served := 0.0, make([]float64, len(arrivals))
-	for i, n := range arrivals {
-		now := time.Duration(i) * tick
-		if s.Events != nil {
-			s.Events(station, now)
-		}
-		capacity := station.Capacity(mean)
-		store += n
-		out := min(store, capacity*tick.Seconds())
-		store = min(store-out, capacity*patience.Seconds())
-		served[i] = out * (1 - s.Lost)
-	}
-	return served
 }

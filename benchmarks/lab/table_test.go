@@ -65,7 +65,7 @@ func choose[T any](t *testing.T, list string, all []T, named func(string) (T, bo
 }
 
 // row is the form of a line of the table, but for its numbers' own.
-const row = "%-15s %-18s %9s %9s %6s %8s %8s %8s %8s %7s %8s  %s\n"
+const row = "%-15s %-18s %9s %9s %6s %6s %8s %8s %8s %8s %7s %8s  %s\n"
 
 // TestTable prints the table of figures, a line as each run ends. It judges nothing; see TestBars.
 func TestTable(t *testing.T) {
@@ -78,7 +78,7 @@ func TestTable(t *testing.T) {
 	}
 	scenarios, rivals := chooseScenarios(t, *cases), chooseContestants(t, *contestants)
 	var all []Figures
-	fmt.Printf(row, "case", "contestant", "offered/s", "goodput/s", "share", "p50 ms", "p99 ms", "NO p99", "refused", "vain", "back ms", "by tier")
+	fmt.Printf(row, "case", "contestant", "offered/s", "goodput/s", "share", "work", "p50 ms", "p99 ms", "NO p99", "refused", "vain", "back ms", "by tier")
 	for _, s := range scenarios {
 		for _, c := range rivals {
 			began := time.Now()
@@ -107,12 +107,15 @@ func printRow(s Scenario, f Figures, took time.Duration) {
 	if len(s.Tenants) > 0 {
 		success = fmt.Sprintf("tenants %.2f", f.ByTenant)
 	}
+	for _, m := range f.ByMethod {
+		success += fmt.Sprintf("%v; ", m)
+	}
 	back := "never"
 	if f.RecoveryMs >= 0 {
 		back = number(0, f.RecoveryMs)
 	}
-	fmt.Printf(row, f.Case, f.Contestant, number(0, f.OfferedPerS), number(0, f.GoodputPerS), number(3, f.ShareOfIdeal), number(1, f.P50Ms),
-		number(1, f.P99Ms), number(1, f.RefusalP99Ms), strconv.Itoa(f.Refused), number(3, f.InVain), back,
+	fmt.Printf(row, f.Case, f.Contestant, number(0, f.OfferedPerS), number(0, f.GoodputPerS), number(3, f.ShareOfIdeal), number(3, f.WorkOfIdeal),
+		number(1, f.P50Ms), number(1, f.P99Ms), number(1, f.RefusalP99Ms), strconv.Itoa(f.Refused), number(3, f.InVain), back,
 		fmt.Sprintf("%s (%.1fs)", success, took.Seconds()))
 }
 
