@@ -1,0 +1,51 @@
+//go:build !race
+
+// Nothing happens here that does not happen in TestSameSeedSameFigures and TestModesAgree, which the race detector sees.
+
+package lab
+
+import "testing"
+
+// Of two methods, one fifty times as heavy as the other, none starves the other: both offer the same work, and get the
+// same. The work that is done comes close to what can be done.
+func TestMethodsBar(t *testing.T) {
+	for _, name := range []string{"methods-50x", "methods-2s"} {
+		t.Run(name, func(t *testing.T) { wantHalves(t, scenario(t, name)) })
+	}
+}
+
+// wantHalves judges a scenario of two methods that offer the same work.
+func wantHalves(t *testing.T, s Scenario) {
+	t.Helper()
+	work, first := 0.0, 0.0
+	for seed := uint64(1); seed <= 3; seed++ {
+		f := Run(t, s, contestant(t, "spillway"), seed, Direct)
+		work += f.WorkOfIdeal / 3
+		first += f.ByMethod[0].ShareOfWork / 3
+		t.Logf("seed %d: %.3f of the ideal in work; %v", seed, f.WorkOfIdeal, f.ByMethod)
+	}
+	if work < s.Bar {
+		t.Errorf("%.3f of the ideal in work, want %.2f", work, s.Bar)
+	}
+	if first < 0.45 || first > 0.55 {
+		t.Errorf("%.3f of the work is of the first method, want half of it, within a tenth", first)
+	}
+}
+
+// That the mix of methods turns over is neither overload nor capacity: it costs little of what the better of the two mixes
+// would give all the time.
+func TestMethodsShift(t *testing.T) {
+	s := scenario(t, "methods-shift")
+	mean := func(s Scenario) (work float64) {
+		for seed := uint64(1); seed <= 3; seed++ {
+			work += Run(t, s, contestant(t, "spillway"), seed, Direct).WorkOfIdeal / 3
+		}
+		return work
+	}
+	shifts, light, heavy := mean(s), mean(shifting("light", 0.9, 0.9)), mean(shifting("heavy", 0.1, 0.1))
+	t.Logf("%.3f of the ideal in work; %.3f with the light mix all the time, %.3f with the heavy one", shifts, light, heavy)
+	if shifts < s.Bar || shifts < max(light, heavy)-0.02 {
+		t.Errorf("%.3f of the ideal in work, %.3f with the light mix all the time, %.3f with the heavy one;"+
+			" want %.2f, and at most .02 less than the better", shifts, light, heavy, s.Bar)
+	}
+}
