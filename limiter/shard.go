@@ -34,6 +34,8 @@ type slot struct {
 	weight     int32 // what it takes of the limit while it is not paused
 	method     uint8
 	paused     bool
+	at         place
+	work       float64       // as was counted when it came
 	came       time.Duration // when it asked; start - came is its wait in the line
 	start      time.Duration // when the work started; a pause moves it forward
 	deadline   time.Duration // 0: none
@@ -64,6 +66,7 @@ func (s *shard) admit(now, came time.Duration, c *claim, inFlight int) Permit {
 	taken.generation++
 	taken.came, taken.start, taken.deadline, taken.paused = came, now, c.deadline, false
 	taken.weight, taken.method = c.weight, c.method
+	taken.at, taken.work = c.at, c.work()
 	if taken.group != c.group { // most often none is used: spare the write of a pointer
 		taken.group = c.group
 	}
@@ -135,7 +138,8 @@ func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (inFlight i
 	return inFlight, true
 }
 
-// cancel ends a permit without work, and returns what it had in flight: 0 also if it was not in force.
+// cancel ends a permit without work, as if it had never been asked for, and returns what it had in flight: 0 also if it
+// was not in force.
 func (s *shard) cancel(p Permit, now time.Duration) (inFlight int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,6 +152,9 @@ func (s *shard) cancel(p Permit, now time.Duration) (inFlight int32) {
 		held.count(-1)
 		s.meter.Pause(now, int(held.weight))
 	}
+	s.meter.Withdraw(int(held.weight))
+	s.came.add(held.at, -held.work)
+	s.window.offered -= int64(held.weight)
 	s.put(p)
 	return inFlight
 }

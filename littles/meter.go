@@ -56,6 +56,9 @@ func (m *Meter) Resume(now time.Duration, n int) {
 	m.inFlight += n
 }
 
+// Withdraw counts n requests that are out of flight, and were not completed, as never arrived.
+func (m *Meter) Withdraw(n int) { m.window.Arrivals -= int64(n) }
+
 // Roll closes the window at now and starts the next one. The requests in flight stay in flight.
 func (m *Meter) Roll(now time.Duration) Window {
 	m.advance(now)
