@@ -34,10 +34,12 @@ type Elasticity struct {
 	useful float64        // the work that was of use in it
 	resume time.Duration  // windows that began before still show what was before the last change
 	last   point          // the phase before
-	lately [2]point       // the last phase below the centre, and above
+	lately [2]point       // what phases have shown lately, below the centre and above
 
 	// The regression of ln X on ln N over pairs of phases, with forgetting.
 	sxx, sxy float64
+
+	rise, drop float64 // evidence that the service does more than lately, or less; see changed
 
 	noise noise
 	free  free
@@ -47,7 +49,7 @@ type Elasticity struct {
 	calm  int     // windows in a row in which it did not bind
 }
 
-// point is a phase as a point of the curve: ln N, ln X and how many completions it rests on.
+// point is a phase, or what several have shown, as a point of the curve: ln N, ln X and how many completions it rests on.
 type point struct{ n, x, weight float64 }
 
 // free is what the service did when nothing held it back.
@@ -63,8 +65,8 @@ const (
 	setPoint = 0.1
 
 	// The dither's width, as ln of the ratio of its levels: a factor of two where little is known, four for the leaps
-	// of a limit that is far too low, and a fifth at rest.
-	wide, widest, narrow = 0.7, 1.4, 0.2
+	// of a limit that is far too low, and a seventh at rest.
+	wide, widest, narrow = 0.7, 1.4, 0.15
 
 	// The part of the width that lies above the centre. In flight below the knee costs goodput, above it only time.
 	above = 0.7
@@ -74,21 +76,21 @@ const (
 	// the centre and less below, where it costs goodput.
 	perPhase            = 32
 	highPart, lowPart   = 1.5, 0.6
-	forgetting          = 0.85  // of the evidence at each pair: it remembers some seven
-	gain                = 0.5   // share of the width by which a pair with e one off moves the centre
-	leap, fall          = 3, -1 // standard errors from the set-point at which the evidence counts as clear
-	plain               = 4     // the same for an unfinished phase, which is looked at many times
-	leastChange         = 32    // completions that may show a change: two windows
-	fallStep            = 0.25  // of the width, when clearly saturated
+	forgetting          = 0.85     // of the evidence at each pair or phase: it remembers some seven
+	gain                = 0.5      // share of the width by which a pair with e one off moves the centre
+	leap, fall          = 3, -1    // standard errors from the set-point at which the evidence counts as clear
+	plain               = 4        // the same for an unfinished phase, which is looked at many times
+	shift, certain      = 0.15, 10 // a change of ln X worth finding, and the log of the odds at which it counts as found
+	fallStep            = 0.25     // of the width, when clearly saturated
 	widen, shrink       = 1.5, 0.85
-	widenFalling        = 1.25
+	widenFalling        = 1.15
 	pull, slowEnough    = 0.5, 2 // extra fall where a request stays slowEnough times its best and e is short
 	lateShare, lateStep = 0.03, 0.7
 	lateMemory          = 112 // completions: one that is late in a window of 16 is chance, three are not
 	headRoom            = 8   // times what was in flight at best service: a callee may become that much slower unnoticed
 	surge, steady       = 1.3, 0.8
 	hint                = 1.5 // times X W, the knee by Little's law; W is taken at its best, which is low
-	calmWindows         = 4
+	calmWindows         = 6   // in fewer, those in flight may only be growing to a higher limit
 )
 
 // Update takes a window and returns the next limit.
@@ -117,13 +119,13 @@ func (e *Elasticity) Update(s Sample) int {
 	if s.Start < e.resume || s.Concurrency() < 0.75*float64(s.Limit) {
 		return e.level(s) // not yet, or not all the time, what this limit gives
 	}
-	e.phase = e.phase.Add(s.Window)
-	e.useful += s.Useful
-	if e.changed() {
+	if e.changed(s) {
 		e.restart(s)
 		e.high = true
 		return e.level(s)
 	}
+	e.phase = e.phase.Add(s.Window)
+	e.useful += s.Useful
 	if e.done() {
 		e.finish()
 		e.settle(s)
@@ -149,7 +151,8 @@ func (e *Elasticity) settle(s Sample) {
 // restart forgets the evidence, which was about another state of affairs.
 func (e *Elasticity) restart(s Sample) {
 	e.settle(s)
-	e.last, e.lately, e.sxx, e.sxy, e.width = point{}, [2]point{}, 0, 0, wide
+	e.last, e.lately, e.width = point{}, [2]point{}, wide
+	e.sxx, e.sxy, e.rise, e.drop = 0, 0, 0, 0
 }
 
 // late lowers the limit while answers come too late, whatever the elasticity: what is served late at full speed
@@ -158,13 +161,14 @@ func (e *Elasticity) restart(s Sample) {
 func (e *Elasticity) late(s Sample) bool {
 	part := float64(s.Completions) / (float64(s.Completions) + lateMemory)
 	e.tardy += part * (float64(s.Late)/float64(max(1, s.Completions)) - e.tardy)
-	if e.tardy <= lateShare || s.End <= e.resume {
+	far := 2*s.Late > s.Completions // too much is in flight for there to be time to wait, or to come down in steps
+	if e.tardy <= lateShare || s.End <= e.resume && !far {
 		return false
 	}
 	knee := hint*s.per(s.Work)*e.free.service + 1
 	was := min(e.centre, s.Concurrency())
 	next := max(knee, lateStep*was)
-	if 2*s.Late > s.Completions { // far too much is in flight: there is no time to come down in steps
+	if far {
 		next = knee
 	}
 	if next >= was {
@@ -197,10 +201,11 @@ func (e *Elasticity) enter(s Sample) int {
 	}
 	e.bound, e.told, e.calm, e.high = true, false, 0, true
 	e.restart(s)
-	e.resume = 0 // this limit was in force before
-	if e.free.goodput > 0 && !e.surged(s) {
-		e.width = widest // no more load than before, but slower: see first whether there is room for all
+	if e.free.goodput > 0 && !e.surged(s) { // no more load than before, but slower: see first whether there is room for all
+		e.told, e.width = true, widest
+		return e.level(s)
 	}
+	e.resume = 0 // this limit was in force before
 	return round(e.centre, s.Limit)
 }
 
@@ -227,13 +232,21 @@ func (e *Elasticity) guess(s Sample) bool {
 
 // changed reports whether the service does something else than it did lately under much the same limit, by more than
 // chance and all of the difference between the limits explain. What was learned is then about another service.
-func (e *Elasticity) changed() bool {
-	before, now := e.lately[e.side()], e.point()
-	if before.weight == 0 || now.weight < leastChange {
+//
+// It is the test of E. S. Page (Continuous inspection schemes, Biometrika 41, 1954), which needs the fewest completions
+// for as few false alarms: the log of the odds that goodput is higher by shift, against as it was, summed over windows
+// and never below 0; and the same for lower. What is lately known only to a standard error gets the benefit of it.
+func (e *Elasticity) changed(s Sample) bool {
+	lately, now := e.lately[e.side()], pointOf(s.Window, s.Useful)
+	if lately.weight == 0 || now.weight == 0 {
 		return false
 	}
-	chance := math.Sqrt(e.noise.scv() * (1/now.weight + 1/before.weight))
-	return math.Abs(now.x-before.x) > plain*chance+math.Abs(now.n-before.n)
+	scv := e.noise.scv()
+	chance, dx := math.Sqrt(scv/lately.weight), now.n-lately.n
+	high, low := lately.x+chance+max(0, dx), lately.x-chance+min(0, dx)
+	e.rise = max(0, e.rise+now.weight/scv*(shift-math.Expm1(shift)*math.Exp(high-now.x)))
+	e.drop = max(0, e.drop+now.weight/scv*(-shift-math.Expm1(-shift)*math.Exp(low-now.x)))
+	return max(e.rise, e.drop) > certain
 }
 
 // side is 0 below the centre and 1 above.
@@ -253,15 +266,15 @@ func (e *Elasticity) done() bool {
 	if float64(e.phase.Completions) >= highPart*need {
 		return true
 	}
-	dx, dy, weight := e.last.to(e.point()) // beyond doubt, even if it is not over?
+	dx, dy, weight := e.last.to(pointOf(e.phase, e.useful)) // beyond doubt, even if it is not over?
 	return dx > 0 && dy-setPoint*dx > plain*math.Sqrt(e.noise.scv()/weight)
 }
 
 // finish pairs the phase with the one before and moves the centre.
 func (e *Elasticity) finish() {
-	now := e.point()
+	now := pointOf(e.phase, e.useful)
 	dx, dy, weight := e.last.to(now)
-	e.last, e.lately[e.side()] = now, now
+	e.last, e.lately[e.side()] = now, e.lately[e.side()].with(now)
 	e.high = !e.high
 	if dx == 0 {
 		return
@@ -282,22 +295,32 @@ func (e *Elasticity) finish() {
 		step = max(step, e.width)
 		e.width = min(widest, widen*e.width)
 		e.high = true // on from there
-	case z < fall:
+	case z < fall && pair < setPoint:
 		step = min(step, -fallStep*width)
 		e.width = min(wide, widenFalling*e.width)
-	case z > fall/2:
+	case z > 0:
 		e.width = min(wide, max(narrow, shrink*e.width))
 	}
 	e.centre = max(1, e.centre*math.Exp(step))
 }
 
-// point returns the phase so far as a point of the curve; its weight is 0 if it is none.
-func (e *Elasticity) point() point {
-	w := e.phase
-	if !(e.useful > 0) || w.Area <= 0 || w.Length() <= 0 {
+// pointOf returns windows, and the work of use in them, as a point of the curve; its weight is 0 if it is none.
+func pointOf(w littles.Window, useful float64) point {
+	if !(useful > 0) || w.Area <= 0 || w.Length() <= 0 {
 		return point{}
 	}
-	return point{math.Log(w.Concurrency()), math.Log(float64(littles.PerSecond(e.useful, w.Length()))), float64(w.Completions)}
+	return point{math.Log(w.Concurrency()), math.Log(float64(littles.PerSecond(useful, w.Length()))), float64(w.Completions)}
+}
+
+// with returns the mean of a point, of which a part is forgotten, and a later one.
+func (p point) with(later point) point {
+	kept := forgetting * p.weight
+	weight := kept + later.weight
+	if weight == 0 {
+		return point{}
+	}
+	part := later.weight / weight
+	return point{p.n + part*(later.n-p.n), p.x + part*(later.x-p.x), weight}
 }
 
 // to returns the differences from one point to another and their weight: var(dy) = SCV / weight. All are 0 where
