@@ -9,12 +9,16 @@ import (
 	"google.golang.org/grpc"
 )
 
-// exemptions say which requests are not limited: gRPC's own health and reflection services, and what the user
-// names.
+// exemptions say which requests are not limited, besides those that are always served.
 type exemptions []selector.Matcher
 
+// alwaysServed reports whether a method is of gRPC's own health and reflection services.
+func alwaysServed(method string) bool {
+	return strings.HasPrefix(method, "/grpc.health.v1.Health/") || strings.HasPrefix(method, "/grpc.reflection.")
+}
+
 func (e exemptions) match(ctx context.Context, method string, info *grpc.StreamServerInfo, req any) bool {
-	if strings.HasPrefix(method, "/grpc.health.v1.Health/") || strings.HasPrefix(method, "/grpc.reflection.") {
+	if alwaysServed(method) {
 		return true
 	}
 	if len(e) == 0 {

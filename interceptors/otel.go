@@ -57,12 +57,19 @@ type methodCounters struct {
 	name       string
 	admissions [criticalities]atomic.Int64
 	refusals   [criticalities][reasons]atomic.Int64
+	turnedAway [criticalities]atomic.Int64 // while draining
 }
 
 func (m *methodCounters) admit(c limiter.Criticality) { m.admissions[bounded(c)].Add(1) }
 
 func (m *methodCounters) refuse(c limiter.Criticality, r limiter.Reason) {
 	m.refusals[bounded(c)][r].Add(1)
+}
+
+// turnAway counts a request that comes while the server drains, and returns its answer.
+func (m *methodCounters) turnAway(c limiter.Criticality) error {
+	m.turnedAway[bounded(c)].Add(1)
+	return ErrDraining
 }
 
 // bounded returns the level that the limiter served a request as.
@@ -160,12 +167,16 @@ func (m *methodCounters) observe(o metric.Observer, admissions, refusals metric.
 		if n := m.admissions[c].Load(); n > 0 {
 			o.ObserveInt64(admissions, n, metric.WithAttributes(attributes...))
 		}
-		for r := range m.refusals[c] {
-			if n := m.refusals[c][r].Load(); n > 0 {
-				with := append(attributes[:len(attributes):len(attributes)], reasonKey.String(limiter.Reason(r).String()))
+		refused := func(n int64, reason string) {
+			if n > 0 {
+				with := append(attributes[:len(attributes):len(attributes)], reasonKey.String(reason))
 				o.ObserveInt64(refusals, n, metric.WithAttributes(with...))
 			}
 		}
+		for r := range m.refusals[c] {
+			refused(m.refusals[c][r].Load(), limiter.Reason(r).String())
+		}
+		refused(m.turnedAway[c].Load(), "draining")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/tap"
 
 	"github.com/spillway-go/spillway/limiter"
@@ -19,6 +20,8 @@ type Server struct {
 	loads   loads
 	answers answers
 	tapped  bool
+	health  *health.Server
+	work    *work
 
 	policy  atomic.Pointer[policy]
 	setting sync.Mutex         // held while policy and the limiter's shares are replaced, or read together
@@ -43,7 +46,7 @@ func NewServer(opts ...Option) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{limiter: c.limiter, tapped: !c.withoutTap}
+	s := &Server{limiter: c.limiter, tapped: !c.withoutTap, health: health.NewServer(), work: newWork()}
 	if s.limiter == nil {
 		if s.limiter, err = limiter.New(c.limiterOptions...); err != nil {
 			return nil, err

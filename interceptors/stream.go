@@ -20,6 +20,12 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 	}
 	ctx := inner.Context()
 	p := s.policy.Load()
+	if !alwaysServed(info.FullMethod) {
+		if !s.work.enter(oneStream) {
+			return s.turnAway(ctx, p, info.FullMethod)
+		}
+		defer s.work.leave(oneStream)
+	}
 	if p.exempt.match(ctx, info.FullMethod, info, nil) { // from the limit, not from what it carries on
 		ctx = s.withCriticality(ctx, p, info.FullMethod)
 		return handler(srv, &middleware.WrappedServerStream{ServerStream: inner, WrappedContext: ctx})

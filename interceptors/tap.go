@@ -17,6 +17,11 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (out context.Context, 
 		}
 	}()
 	p := s.policy.Load()
+	if s.work.isDraining() && !alwaysServed(info.FullMethodName) {
+		criticality, why := p.criticalityAtTap(ctx, info)
+		s.metrics.ignore(why)
+		return ctx, s.metrics.known(info.FullMethodName).turnAway(criticality)
+	}
 	if p.exempt.match(ctx, info.FullMethodName, nil, nil) {
 		return ctx, nil
 	}

@@ -15,6 +15,12 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		return nil, errMisused
 	}
 	p := s.policy.Load()
+	if !alwaysServed(info.FullMethod) {
+		if !s.work.enter(oneCall) {
+			return nil, s.turnAway(ctx, p, info.FullMethod)
+		}
+		defer s.work.leave(oneCall)
+	}
 	if p.exempt.match(ctx, info.FullMethod, nil, req) { // from the limit, not from what it carries on
 		return handler(s.withCriticality(ctx, p, info.FullMethod), req)
 	}
