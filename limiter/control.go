@@ -40,6 +40,7 @@ func (l *Limiter) control(now time.Duration) {
 	l.mu.Lock()
 	sample.Work, sample.Useful = l.methods.observe(&l.left, l.pace)
 	l.left.forget()
+	l.memory.learn(sample)
 	l.pace.observe(sample, slack, bounded)
 	l.threshold.observe(sample, &came, l.pace)
 	l.turnOver(now, sample.Length())
@@ -53,13 +54,26 @@ func (l *Limiter) control(now time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if ok {
-		l.limit.Store(int64(min(max(next, l.config.minLimit), l.config.maxLimit)))
-		l.divide(now)
-		l.serveLocked(now)
+		l.wanted = min(max(next, l.config.minLimit), l.config.maxLimit)
+		l.setLimit(now)
 	} else {
 		l.controllerPanics++
 	}
 	l.due.Store(int64(now + max(minWindow, l.pace.service)))
+}
+
+// setLimit puts the limit in force that the controller wants, or what there is memory for. The caller holds mu.
+func (l *Limiter) setLimit(now time.Duration) {
+	limit := l.wanted
+	l.line.most = math.MaxInt
+	if room := l.memory.room; room > 0 {
+		limit = max(l.config.minLimit, min(limit, room))
+		l.line.most = max(shortLine, room-limit, room/8)
+	}
+	l.limit.Store(int64(limit))
+	l.scarce.Store(limit < l.wanted)
+	l.divide(now)
+	l.serveLocked(now)
 }
 
 // ask calls the controller; ok is false if it panicked.

@@ -73,7 +73,9 @@ type Limiter struct {
 	methods methods
 	left    departures // of the window that is being closed; of whoever closes it
 
-	due atomic.Int64 // when the open window may be closed; see control.go
+	due    atomic.Int64 // when the open window may be closed; see control.go
+	signal signal
+	scarce atomic.Bool // memory is what holds the limit down
 
 	pressure atomic.Pointer[pressure] // nil: none
 
@@ -86,6 +88,9 @@ type Limiter struct {
 	turns     uint64        // of the hints' jitter
 	retired   []*group      // that are gone but for requests that they still have
 
+	wanted int    // the limit that the controller chose
+	memory memory // what there is room for
+
 	controllerPanics uint64
 }
 
@@ -97,7 +102,10 @@ func New(opts ...Option) (*Limiter, error) {
 	}
 	l := &Limiter{config: cfg, epoch: time.Now(), refusals: newRefusals(), usage: newUsage()}
 	l.pace.first = cfg.initialLimit
+	l.wanted = cfg.initialLimit
 	l.limit.Store(int64(cfg.initialLimit))
+	l.line.most = math.MaxInt
+	l.signal.read = cfg.memory
 	l.due.Store(int64(minWindow))
 	l.setBulkheads(0, cfg.bulkheads)
 	l.shards = make([]shard, min(runtime.GOMAXPROCS(0), maxShards))
@@ -132,12 +140,13 @@ func (l *Limiter) Acquire(ctx context.Context) (Permit, error) {
 // TryAcquire returns a permit if one is free and nobody waits for it.
 func (l *Limiter) TryAcquire() (Permit, bool) {
 	now := l.now()
+	l.sense(now)
 	l.control(now)
 	c := l.claim(&Request{}, other, 0)
 	if n, ok := l.load.enter(&c, l.limit.Load()); ok {
 		return l.shard().admit(now, now, &c, n), true
 	}
-	l.shard().turnAway(&c, ReasonLimit)
+	l.shard().turnAway(&c, l.told(ReasonLimit))
 	return Permit{}, false
 }
 
@@ -155,6 +164,7 @@ func (l *Limiter) AcquireRequest(ctx context.Context, r Request) (Permit, error)
 		return Permit{}, refusal
 	}
 	now := l.now()
+	l.sense(now)
 	l.control(now)
 	var permit Permit
 	if n, ok := l.load.enter(&c, l.limit.Load()); ok {
@@ -238,6 +248,7 @@ func (l *Limiter) release(p Permit, outcome Outcome) {
 	if l.load.leave(weight) {
 		l.serve(now)
 	}
+	l.sense(now)
 	l.control(now)
 }
 

@@ -122,6 +122,7 @@ type line struct {
 	reserves [levels]list
 	groups   []*group
 	length   int // of all queues and reserves
+	most     int // that there is memory for
 	grouped  int // how many of them are of a group
 }
 
@@ -265,7 +266,7 @@ func (l *line) full(now time.Duration, level int, p pace, t *threshold) Reason {
 	if t.loads[level] < 1 {
 		room = p.fullCredit() // what fits is a burst, however long
 	}
-	if p.drain > 0 && p.wait(l.work(level)) <= room || p.drain <= 0 && ahead < p.first {
+	if ahead < l.most && (p.drain > 0 && p.wait(l.work(level)) <= room || p.drain <= 0 && ahead < p.first) {
 		return 0
 	}
 	if ahead > q.length {

@@ -17,6 +17,8 @@ type config struct {
 	controller                       feedback.Controller
 	initialLimit, minLimit, maxLimit int
 	bulkheads                        map[string]float64
+	memory                           func() Memory // nil: not watched
+	withoutSignals                   bool
 }
 
 // The default bounds of the limit: no service works with none in flight, and a million is beyond any.
@@ -45,7 +47,7 @@ func newConfig(opts []Option) (config, error) {
 	if c.controller == nil {
 		c.controller = &feedback.Elasticity{}
 	}
-	return c, nil
+	return c, c.checkSignals()
 }
 
 // WithController sets the law that chooses the limit, in place of [feedback.Elasticity]. A controller belongs to
@@ -60,7 +62,7 @@ func WithController(ctl feedback.Controller) Option {
 	})
 }
 
-// WithFixedLimit holds the limit at n requests in flight, whatever happens. [New] rejects n < 1.
+// WithFixedLimit holds the limit at n requests in flight, whatever happens but for [WithMemory]. [New] rejects n < 1.
 func WithFixedLimit(n int) Option {
 	return optionFunc(func(c *config) error {
 		if err := atLeastOne("WithFixedLimit", n); err != nil {

@@ -24,6 +24,7 @@ func (l *Limiter) queue(r *Request, c *claim, refused *Refusal, now time.Duratio
 			reserved, reason = true, l.reserve(now, c)
 		}
 		if reason != 0 {
+			reason = l.told(reason)
 			l.shard().turnAway(c, reason)
 			refusal := l.refusals.pick(reason, l.retry, l.turn())
 			if l.gates[level].Load() == nil {
@@ -55,7 +56,7 @@ func (l *Limiter) joins(r *Request, c *claim, now time.Duration) (overtakes bool
 		l.evict(now, w, ReasonTenant)
 		return true, 0
 	}
-	if c.at >= l.threshold.fits && l.pace.wait(l.line.work(level)) <= l.pace.fullCredit() {
+	if c.at >= l.threshold.fits && l.line.length < l.line.most && l.pace.wait(l.line.work(level)) <= l.pace.fullCredit() {
 		return true, 0
 	}
 	return false, reason
@@ -101,7 +102,8 @@ func (l *Limiter) displace(now time.Duration, level int) {
 		return
 	}
 	before := max(0, l.line.work(w.level())-w.work())
-	if l.line.ahead(w.level()) <= shortLine || l.pace.wait(before) <= l.line.queues[w.level()].credit {
+	short := l.line.ahead(w.level()) <= shortLine || l.pace.wait(before) <= l.line.queues[w.level()].credit
+	if short && l.line.length <= l.line.most {
 		return
 	}
 	l.evict(now, w, ReasonDisplaced)
@@ -175,7 +177,7 @@ func (l *Limiter) publish(now time.Duration) {
 	for level := range l.gates {
 		var refusal *Refusal
 		if reason := l.line.full(now, level, l.pace, &l.threshold); reason != 0 {
-			refusal = l.refusals.pick(reason, l.retry, l.turn())
+			refusal = l.refusals.pick(l.told(reason), l.retry, l.turn())
 			passes := max(placeOf(level, 0), l.threshold.fits)
 			if w := l.line.heaviest(level); w != nil && reason == ReasonLimit {
 				passes = min(passes, w.at+1)
@@ -197,5 +199,5 @@ func (l *Limiter) publishCut() {
 		return
 	}
 	pick := func(reason Reason) *Refusal { return l.refusals.pick(reason, l.retry, l.turn()) }
-	l.cut.Store(&cut{l.threshold.cut, pick(ReasonCriticality), pick(ReasonTenant), pick(ReasonLimit)})
+	l.cut.Store(&cut{l.threshold.cut, pick(ReasonCriticality), pick(ReasonTenant), pick(l.told(ReasonLimit))})
 }

@@ -20,13 +20,14 @@ const (
 	ReasonDisplaced                     // had a place in the line; a more critical request took it
 	ReasonExpired                       // the context ended before a permit came
 	ReasonTenant                        // other tenants of its criticality have had less lately
+	ReasonMemory                        // no memory is free for it; as ReasonLimit otherwise
 
 	reasons = int(iota) + 1
 )
 
 // String returns the reason in lower case, such as "deadline".
 func (r Reason) String() string {
-	names := [reasons]string{"none", "limit", "deadline", "criticality", "displaced", "expired", "tenant"}
+	names := [reasons]string{"none", "limit", "deadline", "criticality", "displaced", "expired", "tenant", "memory"}
 	if int(r) >= len(names) {
 		return "unknown"
 	}

@@ -16,6 +16,7 @@ type Stats struct {
 	Service    time.Duration // mean time from permit to release, lately
 
 	ControllerPanics uint64 // times that the controller panicked, and the limit stayed as it was
+	SignalPanics     uint64 // times that the source of [WithMemory] panicked, and what was known stayed
 }
 
 // counts are a shard's part of the sums in Stats.
@@ -52,5 +53,6 @@ func (l *Limiter) Stats() Stats {
 	s.Throughput = float64(l.pace.drain)
 	s.Service = l.pace.service
 	s.ControllerPanics = l.controllerPanics
+	s.SignalPanics = l.signal.panics.Load()
 	return s
 }
