@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/spillway-go/spillway/limiter"
 )
@@ -22,6 +23,7 @@ type Client struct {
 	trust    atomic.Pointer[trust]
 	incoming incoming
 	callees  callees
+	retrying string // the service config; "": none
 }
 
 // DialOptions returns what a caller of protected servers needs, for [grpc.NewClient]. It needs no options. It panics on
@@ -32,6 +34,13 @@ type Client struct {
 // share of the calls is always sent, to find out when there is room again. What is learned is kept for each target,
 // method and criticality. A server that meets the refusal of a callee tells its own caller so, whatever its handler
 // makes of it.
+//
+// Calls of idempotent methods are retried, by gRPC itself; see [WithIdempotent]. The policy is the connection's default
+// service config: one that the resolver brings takes its place, and so does a grpc.WithDefaultServiceConfig after these
+// options; before them, it is replaced itself ([WithServiceConfig] has both). Only calls that end with UNAVAILABLE are
+// tried again, up to three times in all, after .1 and .2 s or as the server says, and all retries together are at most a
+// tenth of a connection's calls. A server that answers with the failure of its own callee forbids its caller the next
+// try, so that of many layers only one retries.
 //
 // Criticality is carried on. It is that of the call's context: what a server with [ServerOptions] put into its handler's context,
 // or limiter.ContextWithCriticality. Where there is none, it is what came with the request that the context belongs
@@ -47,20 +56,29 @@ func DialOptions(opts ...ClientOption) []grpc.DialOption {
 
 // NewClient returns the caller's side, or an error that names the option that is wrong.
 func NewClient(opts ...ClientOption) (*Client, error) {
+	config, err := newClientConfig(opts)
+	if err != nil {
+		return nil, err
+	}
 	c := new(Client)
-	if err := c.SetOptions(opts...); err != nil {
+	c.trust.Store(&config.trust)
+	if c.retrying, err = config.retries.serviceConfig(protoregistry.GlobalFiles); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// DialOptions returns both interceptors as options for [grpc.NewClient]. The interceptors are chained: those of
-// options before run outside of them, those of options after inside.
+// DialOptions returns both interceptors and the service config as options for [grpc.NewClient]. The interceptors are
+// chained: those of options before run outside of them, those of options after inside.
 func (c *Client) DialOptions() []grpc.DialOption {
-	return []grpc.DialOption{
+	opts := []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(c.UnaryInterceptor()),
 		grpc.WithChainStreamInterceptor(c.StreamInterceptor()),
 	}
+	if c.retrying != "" {
+		opts = append(opts, grpc.WithDefaultServiceConfig(c.retrying))
+	}
+	return opts
 }
 
 // UnaryInterceptor returns the interceptor for unary calls.
@@ -112,6 +130,7 @@ func (c *Client) begin(ctx context.Context, cc *grpc.ClientConn, method string, 
 	call := call{ctx, c.callees.of(targetOf(cc), method), criticality, time.Now()}
 	if err := call.callee.send(ctx, criticality, call.began); err != nil {
 		limiter.NotePressure(ctx, 1)
+		noteFailure(ctx, err)
 		return call, err
 	}
 	return call, nil
@@ -132,6 +151,7 @@ func (c *call) end(err error, trailer metadata.MD, took time.Duration) {
 		n.pressure = 1
 	}
 	limiter.NotePressure(c.ctx, n.pressure)
+	noteFailure(c.ctx, err)
 }
 
 // clientStream tells how a stream ended.
@@ -200,7 +220,18 @@ type trustOption func(*trust) error
 func (f trustOption) apply(c *config) error             { return f(&c.trust) }
 func (f trustOption) applyClient(c *clientConfig) error { return f(&c.trust) }
 
-type clientConfig struct{ trust trust }
+// startClientOption is an option that holds from [NewClient] on.
+type startClientOption struct {
+	name string
+	f    func(*clientConfig) error
+}
+
+func (o startClientOption) applyClient(c *clientConfig) error { return o.f(c) }
+
+type clientConfig struct {
+	trust   trust
+	retries retries
+}
 
 func newClientConfig(opts []ClientOption) (clientConfig, error) {
 	c := clientConfig{trust: trust{ceiling: defaultCeiling}}

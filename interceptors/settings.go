@@ -113,7 +113,15 @@ func (s *Server) Settings() Settings {
 // SetOptions puts in force, at once, what [NewClient] would have with these options in place of the old ones: what is
 // left out has its default again. It may be called at any time, from any goroutine. An error names what is wrong, and
 // leaves everything as it was.
+//
+// [WithIdempotent], [WithoutRetries] and [WithServiceConfig] hold from NewClient on: they stay as they were, and are
+// rejected here.
 func (c *Client) SetOptions(opts ...ClientOption) error {
+	for _, opt := range opts {
+		if fixed, ok := opt.(startClientOption); ok {
+			return fmt.Errorf("interceptors: %s cannot be changed while connected; want it in NewClient, and not in SetOptions", fixed.name)
+		}
+	}
 	config, err := newClientConfig(opts)
 	if err != nil {
 		return err

@@ -52,6 +52,7 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 	err = handler(srv, guarded)
 	outcome = p.outcomeOf(ctx, err)
 	s.tell(ctx, request.Criticality)
+	forbidRetry(ctx, err)
 	return err
 }
 

@@ -36,6 +36,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	resp, err := handler(ctx, req)
 	outcome = p.outcomeOf(ctx, err)
 	s.tell(ctx, request.Criticality)
+	forbidRetry(ctx, err)
 	return resp, err
 }
 

@@ -85,6 +85,7 @@ type admitted struct {
 	limiter     *Limiter
 	criticality Criticality
 	met         atomic.Uint32 // as float32
+	failed      atomic.Bool
 }
 
 func (a *admitted) Value(key any) any {
