@@ -43,6 +43,7 @@ type Elasticity struct {
 
 	noise noise
 	free  free
+	full  float64 // goodput at the knee when it was last found, in work per second; 0: never
 	tardy float64 // share of what was admitted that ended late, lately
 	bound bool    // the limit binds
 	told  bool    // and the first guess of the knee has been made
@@ -89,8 +90,9 @@ const (
 	lateMemory          = 112 // completions: one that is late in a window of 16 is chance, three are not
 	headRoom            = 8   // times what was in flight at best service: a callee may become that much slower unnoticed
 	surge, steady       = 1.3, 0.8
-	hint                = 1.5 // times X W, the knee by Little's law; W is taken at its best, which is low
-	calmWindows         = 6   // in fewer, those in flight may only be growing to a higher limit
+	hint                = 1.5       // times X W, the knee by Little's law; W is taken at its best, which is low
+	oblivion            = 1. / 1024 // by which a known knee gives way to head-room, each window in which nothing binds
+	calmWindows         = 6         // in fewer, those in flight may only be growing to a higher limit
 )
 
 // Update takes a window and returns the next limit.
@@ -180,17 +182,24 @@ func (e *Elasticity) late(s Sample) bool {
 	return true
 }
 
-// unbound holds the limit while it holds nothing back, with head-room over what is in use.
+// unbound holds the limit while it holds nothing back, with head-room over what is in use. Once the knee is known it
+// has less: callers that send no more than is taken would fill all of the head-room with a queue.
 func (e *Elasticity) unbound(s Sample) int {
 	if e.calm++; e.bound && e.calm < calmWindows {
 		return e.level(s)
 	}
 	if e.bound && e.sxy > 0.5*e.sxx {
 		e.centre = max(e.centre, float64(s.Limit)) // what was given was used: so much is needed
+	} else if e.bound && e.sxx > 0 {
+		e.full = math.Exp(max(e.lately[0].x, e.lately[1].x))
 	}
 	e.bound = false
 	e.free.rate(s)
-	e.centre = max(e.centre, headRoom*e.free.goodput*e.free.service)
+	room := headRoom * e.free.goodput * e.free.service
+	if e.full > 0 {
+		room = min(room, e.centre*(1+oblivion))
+	}
+	e.centre = max(e.centre, room)
 	return round(e.centre, s.Limit)
 }
 
@@ -201,6 +210,10 @@ func (e *Elasticity) enter(s Sample) int {
 	}
 	e.bound, e.told, e.calm, e.high = true, false, 0, true
 	e.restart(s)
+	if e.full > 0 && s.per(s.Useful) >= steady*e.full { // no less than before: the knee is where it was
+		e.told, e.resume = true, 0
+		return round(e.centre, s.Limit)
+	}
 	if e.free.goodput > 0 && !e.surged(s) { // no more load than before, but slower: see first whether there is room for all
 		e.told, e.width = true, widest
 		return e.level(s)
