@@ -68,7 +68,7 @@ func newChain(t *testing.T, leaf func() error, server func() []grpc.ServerOption
 			duplex: func(stream testpb.TestService_FullDuplexCallServer) error {
 				return work(stream.Context(), func(ctx context.Context, c testpb.TestServiceClient) error { return askStream(ctx, c, 1) })
 			},
-		}, server(), DialOptions(WithIdempotent("/grpc.testing.TestService/*"))...)
+		}, server(), DialOptions(WithoutBreaker(), WithIdempotent("/grpc.testing.TestService/*"))...)
 		c.TestServiceClient = testpb.NewTestServiceClient(conn)
 	}
 	return c

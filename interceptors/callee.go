@@ -18,10 +18,15 @@ type callee struct {
 	throttles [criticalities]throttle // by criticality
 	quickest  atomic.Int64            // nanoseconds that an answer takes at least, as a low quantile; 0: not known
 	foreign   atomic.Bool             // its last refusal was not one of this package: it never speaks of pressure
+	latencies latencies
+	breaker   breaker
+
+	sent, fallbacks atomic.Int64
+	notSent         [obstacles]atomic.Int64
 }
 
-// send returns why a call is not worth sending, nil if it is.
-func (c *callee) send(ctx context.Context, criticality limiter.Criticality, now time.Time) error {
+// refuses returns why a call is not worth sending, nil if it is.
+func (c *callee) refuses(ctx context.Context, criticality limiter.Criticality, now time.Time) *notSent {
 	if at, ok := ctx.Deadline(); ok && at.Sub(now) < time.Duration(c.quickest.Load()) {
 		return errTooLate
 	}
@@ -31,9 +36,8 @@ func (c *callee) send(ctx context.Context, criticality limiter.Criticality, now 
 	return nil
 }
 
-// learn takes in how a call ended: how long it took if it was unary, its error, and what the callee said. It reports
-// whether it was refused.
-func (c *callee) learn(criticality limiter.Criticality, now time.Time, took time.Duration, err error, n news) bool {
+// learn takes in how a call ended: its error, and what the callee said. It reports whether it was refused.
+func (c *callee) learn(criticality limiter.Criticality, now time.Time, err error, n news) bool {
 	t := &c.throttles[bounded(criticality)]
 	from := refusedBy(err)
 	switch {
@@ -45,9 +49,6 @@ func (c *callee) learn(criticality limiter.Criticality, now time.Time, took time
 		t.answered(now, throttleBlind)
 	default:
 		t.answered(now, throttleSlow+(1-n.pressure)*throttleFree)
-	}
-	if err == nil && took > 0 {
-		c.observe(took)
 	}
 	return from != nobody
 }
@@ -81,6 +82,8 @@ type callees struct {
 	mu    sync.Mutex                             // held while the table is replaced
 	table atomic.Pointer[map[calleeName]*callee] // never changed, only replaced
 	other callee
+
+	ignored [ignoredReasons]atomic.Int64 // of what callees said of their load
 }
 
 type calleeName struct{ target, method string }
@@ -90,25 +93,30 @@ const maxCallees = 1000
 
 func (c *callees) of(target, method string) *callee {
 	name := calleeName{target, method}
-	if table := c.table.Load(); table != nil {
-		if known := (*table)[name]; known != nil {
-			return known
-		}
+	if callee := c.known()[name]; callee != nil {
+		return callee
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	table := map[calleeName]*callee{}
-	if known := c.table.Load(); known != nil {
-		if callee := (*known)[name]; callee != nil {
-			return callee
-		}
-		if len(*known) >= maxCallees {
-			return &c.other
-		}
-		table = maps.Clone(*known)
+	known := c.known()
+	if callee := known[name]; callee != nil {
+		return callee
 	}
+	if len(known) >= maxCallees {
+		return &c.other
+	}
+	table := make(map[calleeName]*callee, len(known)+1)
+	maps.Copy(table, known)
 	callee := new(callee)
 	table[name] = callee
 	c.table.Store(&table)
 	return callee
+}
+
+// known returns those that are told apart. It must not be changed.
+func (c *callees) known() map[calleeName]*callee {
+	if table := c.table.Load(); table != nil {
+		return *table
+	}
+	return nil
 }

@@ -7,8 +7,9 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
-	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -20,10 +21,21 @@ import (
 // for it, and takes their no for an answer: what they would refuse is not sent. It is safe for concurrent use, by any
 // number of connections. Most callers want [DialOptions].
 type Client struct {
-	trust    atomic.Pointer[trust]
+	policy   atomic.Pointer[clientPolicy]
 	incoming incoming
-	callees  callees
+	callees  *callees
 	retrying string // the service config; "": none
+
+	registration metric.Registration
+	closed       sync.Once
+}
+
+// clientPolicy is how calls are treated, as the options say. It is never changed, only replaced.
+type clientPolicy struct {
+	trust          trust
+	deadlines      deadlines
+	fallbacks      fallbacks
+	withoutBreaker bool
 }
 
 // DialOptions returns what a caller of protected servers needs, for [grpc.NewClient]. It needs no options. It panics on
@@ -34,6 +46,10 @@ type Client struct {
 // share of the calls is always sent, to find out when there is room again. What is learned is kept for each target,
 // method and criticality. A server that meets the refusal of a callee tells its own caller so, whatever its handler
 // makes of it.
+//
+// A unary call without a deadline gets one ([WithDefaultDeadline]). What a handler calls until its own deadline has a
+// twentieth of the time left less than that, at most 50 ms, so that the handler can still answer. Calls to a method that
+// fails nearly all of them are not sent either ([WithoutBreaker]). Where there is no answer, [WithFallback] may have one.
 //
 // Calls of idempotent methods are retried, by gRPC itself; see [WithIdempotent]. The policy is the connection's default
 // service config: one that the resolver brings takes its place, and so does a grpc.WithDefaultServiceConfig after these
@@ -60,9 +76,12 @@ func NewClient(opts ...ClientOption) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := new(Client)
-	c.trust.Store(&config.trust)
+	c := &Client{callees: new(callees)}
+	c.policy.Store(&config.policy)
 	if c.retrying, err = config.retries.serviceConfig(protoregistry.GlobalFiles); err != nil {
+		return nil, err
+	}
+	if err := c.report(config.meterProvider); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -90,50 +109,40 @@ func (c *Client) StreamInterceptor() grpc.StreamClientInterceptor { return c.str
 func (c *Client) unary(
 	ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 ) error {
-	ctx, criticality := c.carry(ctx)
-	call, err := c.begin(ctx, cc, method, criticality)
+	p := c.policy.Load()
+	callee := c.callees.of(targetOf(cc), method)
+	err := c.ask(ctx, p, callee, method, req, reply, cc, invoker, opts)
+	return p.fallbacks.settle(ctx, callee, method, req, reply, err)
+}
+
+func (c *Client) ask(
+	ctx context.Context, p *clientPolicy, callee *callee, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts []grpc.CallOption,
+) error {
+	call, err := c.begin(ctx, p, callee, true)
 	if err != nil {
 		return err
 	}
+	defer call.cancel()
 	var trailer metadata.MD
-	err = invoker(ctx, method, req, reply, cc, append(opts[:len(opts):len(opts)], grpc.Trailer(&trailer))...)
-	call.end(err, trailer, time.Since(call.began))
+	err = invoker(call.ctx, method, req, reply, cc, append(opts[:len(opts):len(opts)], grpc.Trailer(&trailer))...)
+	call.end(err, trailer)
 	return err
 }
 
 func (c *Client) stream(
 	ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
-	ctx, criticality := c.carry(ctx)
-	call, err := c.begin(ctx, cc, method, criticality)
+	call, err := c.begin(ctx, c.policy.Load(), c.callees.of(targetOf(cc), method), false)
 	if err != nil {
 		return nil, err
 	}
-	inner, err := streamer(ctx, desc, cc, method, opts...)
+	inner, err := streamer(call.ctx, desc, cc, method, opts...)
 	if err != nil {
-		call.end(err, nil, 0)
+		call.cancel()
+		call.end(err, nil)
 		return nil, err
 	}
 	return &clientStream{ClientStream: inner, call: call, many: desc.ServerStreams}, nil
-}
-
-// call is one call that is sent.
-type call struct {
-	ctx         context.Context
-	callee      *callee
-	criticality limiter.Criticality
-	began       time.Time
-}
-
-// begin returns the call, or an error if it is not worth sending.
-func (c *Client) begin(ctx context.Context, cc *grpc.ClientConn, method string, criticality limiter.Criticality) (call, error) {
-	call := call{ctx, c.callees.of(targetOf(cc), method), criticality, time.Now()}
-	if err := call.callee.send(ctx, criticality, call.began); err != nil {
-		limiter.NotePressure(ctx, 1)
-		noteFailure(ctx, err)
-		return call, err
-	}
-	return call, nil
 }
 
 // targetOf returns the target of a connection; whoever calls an interceptor by hand may have none.
@@ -144,20 +153,10 @@ func targetOf(cc *grpc.ClientConn) string {
 	return cc.Target()
 }
 
-// end takes in how the call ended. took is 0 for a stream, whose lifetime is no service time.
-func (c *call) end(err error, trailer metadata.MD, took time.Duration) {
-	n, _ := parseNews(trailer[LoadTrailer])
-	if c.callee.learn(c.criticality, time.Now(), took, err, n) {
-		n.pressure = 1
-	}
-	limiter.NotePressure(c.ctx, n.pressure)
-	noteFailure(c.ctx, err)
-}
-
 // clientStream tells how a stream ended.
 type clientStream struct {
 	grpc.ClientStream
-	call call
+	call *call
 	many bool // the server sends more than one message
 	once sync.Once
 }
@@ -174,13 +173,16 @@ func (s *clientStream) RecvMsg(m any) error {
 }
 
 func (s *clientStream) end(err error) {
-	s.once.Do(func() { s.call.end(err, s.Trailer(), 0) })
+	s.once.Do(func() {
+		s.call.end(err, s.Trailer())
+		s.call.cancel()
+	})
 }
 
 // carry returns a context with what is to be sent, and the criticality of the call. Where nobody said anything, it is
 // ctx itself.
 func (c *Client) carry(ctx context.Context) (context.Context, limiter.Criticality) {
-	t := c.trust.Load()
+	t := &c.policy.Load().trust
 	explicit := metadata.ValueFromOutgoingContext(ctx, CriticalityHeader)
 	criticality, _ := parseCriticality(explicit)
 	if len(explicit) == 0 {
@@ -218,7 +220,12 @@ type SharedOption interface {
 type trustOption func(*trust) error
 
 func (f trustOption) apply(c *config) error             { return f(&c.trust) }
-func (f trustOption) applyClient(c *clientConfig) error { return f(&c.trust) }
+func (f trustOption) applyClient(c *clientConfig) error { return f(&c.policy.trust) }
+
+// clientOptionFunc is an option that can be changed while connected.
+type clientOptionFunc func(*clientPolicy) error
+
+func (f clientOptionFunc) applyClient(c *clientConfig) error { return f(&c.policy) }
 
 // startClientOption is an option that holds from [NewClient] on.
 type startClientOption struct {
@@ -226,15 +233,21 @@ type startClientOption struct {
 	f    func(*clientConfig) error
 }
 
+func (o startClientOption) lasts() string                     { return o.name }
 func (o startClientOption) applyClient(c *clientConfig) error { return o.f(c) }
 
 type clientConfig struct {
-	trust   trust
-	retries retries
+	policy        clientPolicy
+	retries       retries
+	meterProvider metric.MeterProvider
 }
 
 func newClientConfig(opts []ClientOption) (clientConfig, error) {
-	c := clientConfig{trust: trust{ceiling: defaultCeiling}}
+	c := clientConfig{policy: clientPolicy{
+		trust:     trust{ceiling: defaultCeiling},
+		deadlines: deadlines{defaultLeastDeadline, defaultMostDeadline},
+		fallbacks: fallbacks{},
+	}}
 	for i, opt := range opts {
 		if isNil(opt) {
 			return clientConfig{}, fmt.Errorf("interceptors: option %d is nil; leave it out", i)
@@ -242,6 +255,9 @@ func newClientConfig(opts []ClientOption) (clientConfig, error) {
 		if err := opt.applyClient(&c); err != nil {
 			return clientConfig{}, err
 		}
+	}
+	if c.meterProvider == nil {
+		c.meterProvider = otel.GetMeterProvider()
 	}
 	return c, nil
 }

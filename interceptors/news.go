@@ -85,13 +85,22 @@ const (
 
 func refusedBy(err error) refuser {
 	st, ok := status.FromError(err)
-	if !ok || st.Code() != codes.ResourceExhausted {
+	switch {
+	case !ok || st.Code() != codes.ResourceExhausted:
 		return nobody
+	case isOurs(st):
+		return spillway
+	default:
+		return somebody
 	}
+}
+
+// isOurs reports whether a status is of this package, here or at a server, and not of what the server does.
+func isOurs(st *status.Status) bool {
 	for _, detail := range st.Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == Domain {
-			return spillway
+			return true
 		}
 	}
-	return somebody
+	return false
 }

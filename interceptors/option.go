@@ -28,6 +28,11 @@ type startOption struct {
 	optionFunc
 }
 
+func (o startOption) lasts() string { return o.name }
+
+// lasting is an option that cannot be changed any more, with its name.
+type lasting interface{ lasts() string }
+
 type config struct {
 	*policy
 	limiter        *limiter.Limiter
@@ -73,12 +78,25 @@ func WithLimiterOptions(opts ...limiter.Option) Option {
 }
 
 // WithMeterProvider reports metrics to the provider given. The default is OpenTelemetry's global one.
-// [Server.SetOptions] rejects it.
-func WithMeterProvider(p metric.MeterProvider) Option {
-	return startOption{"WithMeterProvider", func(c *config) error {
-		c.meterProvider = p
-		return notNil("WithMeterProvider", "a metric.MeterProvider", p)
-	}}
+// [Server.SetOptions] and [Client.SetOptions] reject it. [NewServer] and [NewClient] reject nil.
+func WithMeterProvider(p metric.MeterProvider) SharedOption { return meterOption{p} }
+
+type meterOption struct{ provider metric.MeterProvider }
+
+func (o meterOption) lasts() string { return "WithMeterProvider" }
+
+func (o meterOption) apply(c *config) error {
+	c.meterProvider = o.provider
+	return o.check()
+}
+
+func (o meterOption) applyClient(c *clientConfig) error {
+	c.meterProvider = o.provider
+	return o.check()
+}
+
+func (o meterOption) check() error {
+	return notNil("WithMeterProvider", "a metric.MeterProvider", o.provider)
 }
 
 // WithExempt lets requests that the matcher selects pass without a permit, besides gRPC's health and reflection

@@ -3,6 +3,7 @@ package interceptors
 import (
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/spillway-go/spillway/limiter"
 )
@@ -34,8 +35,8 @@ type policy struct {
 // everything as it was.
 func (s *Server) SetOptions(opts ...Option) error {
 	for _, opt := range opts {
-		if fixed, ok := opt.(startOption); ok {
-			return fmt.Errorf("interceptors: %s cannot be changed while serving; want it in NewServer, and not in SetOptions", fixed.name)
+		if fixed, ok := opt.(lasting); ok {
+			return fmt.Errorf("interceptors: %s cannot be changed while serving; want it in NewServer, and not in SetOptions", fixed.lasts())
 		}
 	}
 	c, err := newConfig(opts)
@@ -114,19 +115,19 @@ func (s *Server) Settings() Settings {
 // left out has its default again. It may be called at any time, from any goroutine. An error names what is wrong, and
 // leaves everything as it was.
 //
-// [WithIdempotent], [WithoutRetries] and [WithServiceConfig] hold from NewClient on: they stay as they were, and are
-// rejected here.
+// [WithIdempotent], [WithoutRetries], [WithServiceConfig] and [WithMeterProvider] hold from NewClient on: they stay as
+// they were, and are rejected here.
 func (c *Client) SetOptions(opts ...ClientOption) error {
 	for _, opt := range opts {
-		if fixed, ok := opt.(startClientOption); ok {
-			return fmt.Errorf("interceptors: %s cannot be changed while connected; want it in NewClient, and not in SetOptions", fixed.name)
+		if fixed, ok := opt.(lasting); ok {
+			return fmt.Errorf("interceptors: %s cannot be changed while connected; want it in NewClient, and not in SetOptions", fixed.lasts())
 		}
 	}
 	config, err := newClientConfig(opts)
 	if err != nil {
 		return err
 	}
-	c.trust.Store(&config.trust)
+	c.policy.Store(&config.policy)
 	return nil
 }
 
@@ -134,10 +135,22 @@ func (c *Client) SetOptions(opts ...ClientOption) error {
 type ClientSettings struct {
 	Ceiling limiter.Criticality // what came with a request may claim at most
 	Baggage bool                // baggage is read and written too
+
+	LeastDeadline time.Duration // of unary calls that come without a deadline
+	MostDeadline  time.Duration // 0: they get none
+	Breaker       bool          // calls to what is broken are not sent
+	Fallbacks     int           // of WithFallback and WithLastGood
 }
 
 // Settings returns a copy of what is in force.
 func (c *Client) Settings() ClientSettings {
-	t := c.trust.Load()
-	return ClientSettings{Ceiling: t.ceiling, Baggage: t.baggage}
+	p := c.policy.Load()
+	return ClientSettings{
+		Ceiling:       p.trust.ceiling,
+		Baggage:       p.trust.baggage,
+		LeastDeadline: p.deadlines.least,
+		MostDeadline:  p.deadlines.most,
+		Breaker:       !p.withoutBreaker,
+		Fallbacks:     len(p.fallbacks),
+	}
 }

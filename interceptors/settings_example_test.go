@@ -97,7 +97,7 @@ func ExampleClient_SetOptions() {
 	fmt.Println(client.SetOptions(interceptors.WithCriticalityCeiling(limiter.CriticalPlus)))
 	fmt.Printf("%+v\n", client.Settings())
 	// Output:
-	// {Ceiling:CRITICAL Baggage:false}
+	// {Ceiling:CRITICAL Baggage:false LeastDeadline:1s MostDeadline:5m0s Breaker:true Fallbacks:0}
 	// <nil>
-	// {Ceiling:CRITICAL_PLUS Baggage:false}
+	// {Ceiling:CRITICAL_PLUS Baggage:false LeastDeadline:1s MostDeadline:5m0s Breaker:true Fallbacks:0}
 }

@@ -542,17 +542,20 @@ func TestBulkheadHoldsThroughChanges(t *testing.T) {
 func TestClientSettings(t *testing.T) {
 	c := newClient(t)
 	incoming := metadata.NewIncomingContext(t.Context(), metadata.Pairs(CriticalityHeader, "CRITICAL_PLUS"))
+	with := func(ceiling limiter.Criticality, baggage bool) ClientSettings {
+		return ClientSettings{Ceiling: ceiling, Baggage: baggage, LeastDeadline: time.Second, MostDeadline: 5 * time.Minute, Breaker: true}
+	}
 	for _, step := range []struct {
 		opts []ClientOption
 		err  string
 		want ClientSettings
 	}{
-		{nil, "", ClientSettings{Ceiling: limiter.Critical}},
-		{[]ClientOption{WithCriticalityBaggage(), WithCriticalityCeiling(limiter.CriticalPlus)}, "", ClientSettings{limiter.CriticalPlus, true}},
-		{[]ClientOption{WithCriticalityCeiling(7)}, "WithCriticalityCeiling(7)", ClientSettings{limiter.CriticalPlus, true}},
-		{[]ClientOption{WithCriticalityCeiling(limiter.Sheddable), nil}, "option 1 is nil", ClientSettings{limiter.CriticalPlus, true}},
-		{[]ClientOption{WithCriticalityCeiling(limiter.Sheddable)}, "", ClientSettings{Ceiling: limiter.Sheddable}},
-		{nil, "", ClientSettings{Ceiling: limiter.Critical}},
+		{nil, "", with(limiter.Critical, false)},
+		{[]ClientOption{WithCriticalityBaggage(), WithCriticalityCeiling(limiter.CriticalPlus)}, "", with(limiter.CriticalPlus, true)},
+		{[]ClientOption{WithCriticalityCeiling(7)}, "WithCriticalityCeiling(7)", with(limiter.CriticalPlus, true)},
+		{[]ClientOption{WithCriticalityCeiling(limiter.Sheddable), nil}, "option 1 is nil", with(limiter.CriticalPlus, true)},
+		{[]ClientOption{WithCriticalityCeiling(limiter.Sheddable)}, "", with(limiter.Sheddable, false)},
+		{nil, "", with(limiter.Critical, false)},
 	} {
 		if err := c.SetOptions(step.opts...); (err == nil) != (step.err == "") || err != nil && !strings.Contains(err.Error(), step.err) {
 			t.Errorf("error %v, want one that says %q", err, step.err)

@@ -1,40 +1,8 @@
 package interceptors
 
 import (
-	"errors"
 	"sync"
 	"time"
-
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
-	"github.com/spillway-go/spillway/limiter"
-)
-
-// ErrNotSent matches, with [errors.Is], the error of a call that was refused on the caller's side, without being sent,
-// because its callee would have refused it. It also matches [limiter.ErrRefused].
-var ErrNotSent = errors.New("interceptors: not sent")
-
-// notSent is the answer to a call that its callee would refuse. Like a refusal of a server it is final, and tells
-// whoever called the process at hand that it comes from overload.
-type notSent struct{ status *status.Status }
-
-func (n *notSent) Error() string              { return n.status.String() }
-func (n *notSent) GRPCStatus() *status.Status { return n.status }
-func (n *notSent) Unwrap() []error            { return []error{ErrNotSent, limiter.ErrRefused} }
-
-func newNotSent(reason, message string) *notSent {
-	st := status.New(codes.ResourceExhausted, message)
-	if detailed, err := st.WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: Domain}); err == nil {
-		st = detailed
-	}
-	return &notSent{st}
-}
-
-var (
-	errThrottled = newNotSent("THROTTLED", "spillway: not sent, for the callee is overloaded")
-	errTooLate   = newNotSent("TOO_LATE", "spillway: not sent, for the callee takes longer than the time left")
 )
 
 // throttle learns which share of the calls of one criticality a callee takes, and sends no more: what it would refuse
@@ -111,4 +79,11 @@ func (t *throttle) share() float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return 1 - t.missing
+}
+
+// met reports whether a call was ever refused.
+func (t *throttle) met() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.last.IsZero()
 }

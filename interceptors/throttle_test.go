@@ -149,7 +149,7 @@ func TestRefusedCallsAreNotSent(t *testing.T) {
 		svc := &service{unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
 			came++
 			if overloaded && limiter.CriticalityFromContext(ctx) == limiter.Sheddable {
-				return nil, newNotSent("TEST", "no")
+				return nil, errThrottled
 			}
 			return &testpb.SimpleResponse{}, nil
 		}}
@@ -248,7 +248,7 @@ func TestNewsTravelUpward(t *testing.T) {
 		if n := said(); n.pressure != 0 {
 			t.Errorf("%+v said without any pressure", n)
 		}
-		leafSays = newNotSent("TEST", "no")
+		leafSays = errThrottled
 		if n := said(); n.pressure != 1 {
 			t.Errorf("%+v said of a refusal further down, want a pressure of 1", n)
 		}

@@ -1,0 +1,124 @@
+package interceptors_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/spillway-go/spillway/interceptors"
+)
+
+// shelf is a service that breaks after its first answer, and tells how much time it has.
+type shelf struct {
+	testpb.UnimplementedTestServiceServer
+	came int
+}
+
+func (s *shelf) UnaryCall(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+	if s.came++; s.came > 1 {
+		return nil, status.Error(codes.Internal, "the disk is gone")
+	}
+	at, _ := ctx.Deadline()
+	return &testpb.SimpleResponse{Username: fmt.Sprintf("a book, in less than %v", time.Until(at).Round(time.Second))}, nil
+}
+
+// dialShelf returns a client of a shelf over a network in memory.
+func dialShelf(opts ...interceptors.ClientOption) (_ testpb.TestServiceClient, stop func()) {
+	srv := grpc.NewServer()
+	testpb.RegisterTestServiceServer(srv, &shelf{})
+	listener := bufconn.Listen(1 << 16)
+	go func() { _ = srv.Serve(listener) }()
+	conn, err := grpc.NewClient("passthrough:///shelf", append(interceptors.DialOptions(opts...),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))...)
+	if err != nil {
+		panic(err)
+	}
+	return testpb.NewTestServiceClient(conn), func() {
+		_ = conn.Close()
+		srv.Stop()
+	}
+}
+
+// A call without a deadline gets one.
+func ExampleWithDefaultDeadline() {
+	client, stop := dialShelf(interceptors.WithDefaultDeadline(time.Second, 30*time.Second))
+	defer stop()
+	answer, err := client.UnaryCall(context.Background(), &testpb.SimpleRequest{})
+	fmt.Println(answer.GetUsername(), err)
+	// Output: a book, in less than 30s <nil>
+}
+
+// Where there is no answer, there may be something as good.
+func ExampleWithFallback() {
+	client, stop := dialShelf(interceptors.WithFallback("/grpc.testing.TestService/UnaryCall",
+		func(_ context.Context, _ string, _, reply any, cause error) error {
+			reply.(*testpb.SimpleResponse).Username = fmt.Sprintf("a magazine (%v)", status.Code(cause))
+			return nil
+		}))
+	defer stop()
+	for range 2 {
+		answer, err := client.UnaryCall(context.Background(), &testpb.SimpleRequest{})
+		fmt.Println(answer.GetUsername(), err)
+	}
+	// Output:
+	// a book, in less than 5m0s <nil>
+	// a magazine (Internal) <nil>
+}
+
+// While a callee is broken, the last good answer is given again.
+func ExampleWithLastGood() {
+	store, err := interceptors.NewLastGood(10*time.Minute, 1<<20, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	client, stop := dialShelf(interceptors.WithLastGood("/grpc.testing.TestService/UnaryCall", store))
+	defer stop()
+	for range 2 {
+		answer, err := client.UnaryCall(context.Background(), &testpb.SimpleRequest{})
+		fmt.Println(answer.GetUsername(), err)
+	}
+	// Output:
+	// a book, in less than 5m0s <nil>
+	// a book, in less than 5m0s <nil>
+}
+
+// A method that fails all its calls is not called for a while.
+func ExampleWithoutBreaker() {
+	for _, opts := range [][]interceptors.ClientOption{nil, {interceptors.WithoutBreaker()}} {
+		client, stop := dialShelf(opts...)
+		sent := 0
+		for range 100 {
+			if _, err := client.UnaryCall(context.Background(), &testpb.SimpleRequest{}); !errors.Is(err, interceptors.ErrNotSent) {
+				sent++
+			}
+		}
+		fmt.Println("few of 100 are sent:", sent < 20)
+		stop()
+	}
+	// Output:
+	// few of 100 are sent: true
+	// few of 100 are sent: false
+}
+
+// What is in force at a client.
+func ExampleClient_Settings() {
+	client, err := interceptors.NewClient(interceptors.WithoutDefaultDeadline())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+	fmt.Println(client.Settings().MostDeadline, client.Settings().Breaker)
+	// Output: 0s true
+}
