@@ -21,14 +21,15 @@ type call struct {
 	began       time.Time
 	given       time.Duration // the deadline that it got by default; 0: it came with one, or has none
 	probe       bool          // of the breaker
+	permit      limiter.Permit
 }
 
-// begin returns the call, or an error if it is not worth sending. Whoever gets a call calls end and cancel.
-func (c *Client) begin(ctx context.Context, p *clientPolicy, callee *callee, unary bool) (*call, error) {
+// begin returns the call, or an error if it is not worth sending. Whoever gets a call calls end, if it ends, and close.
+func (c *Client) begin(ctx context.Context, p *clientPolicy, callee *callee, target, method string, unary bool) (*call, error) {
 	ctx, criticality := c.carry(ctx)
 	call := &call{client: c, policy: p, callee: callee, criticality: criticality, unary: unary, began: time.Now()}
 	call.ctx, call.cancel, call.given = p.deadlines.set(ctx, callee, unary, call.began)
-	if refusal := call.admit(); refusal != nil {
+	if refusal := call.admit(target, method); refusal != nil {
 		call.cancel()
 		callee.notSent[refusal.obstacle].Add(1)
 		if refusal.obstacle != broken {
@@ -43,18 +44,31 @@ func (c *Client) begin(ctx context.Context, p *clientPolicy, callee *callee, una
 
 // admit returns why the call is not worth sending, nil if it is. The breaker comes last, for what it lets through as a
 // probe has to be sent.
-func (c *call) admit() (refusal *notSent) {
+func (c *call) admit(target, method string) (refusal *notSent) {
 	if refusal := c.callee.refuses(c.ctx, c.criticality, c.began); refusal != nil {
 		return refusal
+	}
+	if c.unary {
+		if c.permit, refusal = c.client.shields.enter(c.ctx, target, method, c.criticality); refusal != nil {
+			return refusal
+		}
+		c.began = c.began.Add(c.permit.Sojourn())
 	}
 	if c.policy.withoutBreaker {
 		return nil
 	}
 	var ok bool
 	if c.probe, ok = c.callee.breaker.send(c.began); !ok {
+		c.permit.Cancel()
 		return errBroken
 	}
 	return nil
+}
+
+// close frees what the call holds, also of one that panicked.
+func (c *call) close() {
+	c.cancel()
+	c.permit.Release(limiter.Panicked)
 }
 
 // end takes in how the call ended.
@@ -65,6 +79,7 @@ func (c *call) end(err error, trailer metadata.MD) {
 		c.client.callees.ignored[why].Add(1)
 	}
 	took, enough := now.Sub(c.began), c.hadEnoughTime()
+	c.permit.Release(Outcome(err))
 	switch {
 	case !c.unary: // a stream's lifetime is no service time
 	case err == nil:

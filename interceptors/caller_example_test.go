@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/spillway-go/spillway/interceptors"
+	"github.com/spillway-go/spillway/limiter"
 )
 
 // shelf is a service that breaks after its first answer, and tells how much time it has.
@@ -121,4 +122,36 @@ func ExampleClient_Settings() {
 	defer client.Close()
 	fmt.Println(client.Settings().MostDeadline, client.Settings().Breaker)
 	// Output: 0s true
+}
+
+// A callee that hangs holds no more than a hundred calls of its caller.
+func ExampleWithCalleeLimit() {
+	client, stop := dialShelf(interceptors.WithCalleeLimit(func(target string) *limiter.Limiter {
+		fmt.Println("a limit for", target)
+		l, err := limiter.New(limiter.WithFixedLimit(100))
+		if err != nil {
+			return nil
+		}
+		return l
+	}))
+	defer stop()
+	_, err := client.UnaryCall(context.Background(), &testpb.SimpleRequest{})
+	fmt.Println(err)
+	// Output:
+	// a limit for passthrough:///shelf
+	// <nil>
+}
+
+// A connection that waits for its server to start, and comes back when it did.
+func ExampleConnectionOptions() {
+	conn, err := grpc.NewClient("passthrough:///shop", append(append(
+		interceptors.ConnectionOptions(), interceptors.DialOptions()...),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer conn.Close()
+	fmt.Println(conn.Target())
+	// Output: passthrough:///shop
 }

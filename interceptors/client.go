@@ -24,6 +24,7 @@ type Client struct {
 	policy   atomic.Pointer[clientPolicy]
 	incoming incoming
 	callees  *callees
+	shields  *shields
 	retrying string // the service config; "": none
 
 	registration metric.Registration
@@ -76,7 +77,7 @@ func NewClient(opts ...ClientOption) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{callees: new(callees)}
+	c := &Client{callees: new(callees), shields: &config.shields}
 	c.policy.Store(&config.policy)
 	if c.retrying, err = config.retries.serviceConfig(protoregistry.GlobalFiles); err != nil {
 		return nil, err
@@ -118,11 +119,11 @@ func (c *Client) unary(
 func (c *Client) ask(
 	ctx context.Context, p *clientPolicy, callee *callee, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts []grpc.CallOption,
 ) error {
-	call, err := c.begin(ctx, p, callee, true)
+	call, err := c.begin(ctx, p, callee, targetOf(cc), method, true)
 	if err != nil {
 		return err
 	}
-	defer call.cancel()
+	defer call.close()
 	var trailer metadata.MD
 	err = invoker(call.ctx, method, req, reply, cc, append(opts[:len(opts):len(opts)], grpc.Trailer(&trailer))...)
 	call.end(err, trailer)
@@ -132,14 +133,15 @@ func (c *Client) ask(
 func (c *Client) stream(
 	ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
-	call, err := c.begin(ctx, c.policy.Load(), c.callees.of(targetOf(cc), method), false)
+	target := targetOf(cc)
+	call, err := c.begin(ctx, c.policy.Load(), c.callees.of(target, method), target, method, false)
 	if err != nil {
 		return nil, err
 	}
 	inner, err := streamer(call.ctx, desc, cc, method, opts...)
 	if err != nil {
-		call.cancel()
 		call.end(err, nil)
+		call.close()
 		return nil, err
 	}
 	return &clientStream{ClientStream: inner, call: call, many: desc.ServerStreams}, nil
@@ -175,7 +177,7 @@ func (s *clientStream) RecvMsg(m any) error {
 func (s *clientStream) end(err error) {
 	s.once.Do(func() {
 		s.call.end(err, s.Trailer())
-		s.call.cancel()
+		s.call.close()
 	})
 }
 
@@ -239,21 +241,22 @@ func (o startClientOption) applyClient(c *clientConfig) error { return o.f(c) }
 type clientConfig struct {
 	policy        clientPolicy
 	retries       retries
+	shields       shields
 	meterProvider metric.MeterProvider
 }
 
-func newClientConfig(opts []ClientOption) (clientConfig, error) {
-	c := clientConfig{policy: clientPolicy{
+func newClientConfig(opts []ClientOption) (*clientConfig, error) {
+	c := &clientConfig{policy: clientPolicy{
 		trust:     trust{ceiling: defaultCeiling},
 		deadlines: deadlines{defaultLeastDeadline, defaultMostDeadline},
 		fallbacks: fallbacks{},
 	}}
 	for i, opt := range opts {
 		if isNil(opt) {
-			return clientConfig{}, fmt.Errorf("interceptors: option %d is nil; leave it out", i)
+			return nil, fmt.Errorf("interceptors: option %d is nil; leave it out", i)
 		}
-		if err := opt.applyClient(&c); err != nil {
-			return clientConfig{}, err
+		if err := opt.applyClient(c); err != nil {
+			return nil, err
 		}
 	}
 	if c.meterProvider == nil {

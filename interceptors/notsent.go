@@ -22,6 +22,7 @@ type obstacle uint8
 const (
 	throttled obstacle = iota // the callee has refused most calls like it
 	tooLate                   // less time is left than the callee takes
+	crowded                   // enough calls are in flight to its target
 	broken                    // the callee has failed most calls
 
 	obstacles = int(iota)
@@ -29,7 +30,7 @@ const (
 
 // String returns the obstacle in lower case, as metrics have it.
 func (o obstacle) String() string {
-	return [obstacles]string{"throttled", "too_late", "broken"}[o]
+	return [obstacles]string{"throttled", "too_late", "crowded", "broken"}[o]
 }
 
 // notSent is the answer to a call that is not sent. Like a refusal of a server it is final.
@@ -59,5 +60,8 @@ func newNotSent(o obstacle, code codes.Code, message string) *notSent {
 var (
 	errThrottled = newNotSent(throttled, codes.ResourceExhausted, "spillway: not sent, for the callee is overloaded")
 	errTooLate   = newNotSent(tooLate, codes.ResourceExhausted, "spillway: not sent, for the callee takes longer than the time left")
+	errCrowded   = newNotSent(crowded, codes.ResourceExhausted, "spillway: not sent, for enough calls are on their way to the callee")
+	errWaited    = newNotSent(crowded, codes.DeadlineExceeded, "spillway: the deadline passed while the call waited to be sent")
+	errLeft      = newNotSent(crowded, codes.Canceled, "spillway: the call was cancelled while it waited to be sent")
 	errBroken    = newNotSent(broken, codes.Unavailable, "spillway: not sent, for the callee is broken")
 )
