@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"time"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
@@ -110,6 +113,40 @@ func ExampleServer_Faults() {
 	text, err := json.Marshal(faults.Faults()[0])
 	fmt.Println(string(text), err)
 	// Output: {"Kind":"drop","Share":0.05,"Methods":["/acme.v1.Shop/*"],"From":"2126-11-21T12:00:00Z","Until":"2126-11-21T13:00:00Z","Seen":0,"Injected":0} <nil>
+}
+
+// A switch for operators, by HTTP.
+func Example_switch() {
+	faults, err := chaos.NewServer()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer faults.Stop()
+	admin := http.NewServeMux()
+	admin.HandleFunc("PUT /chaos", func(w http.ResponseWriter, r *http.Request) {
+		var plan []chaos.Fault
+		strict := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16))
+		strict.DisallowUnknownFields()
+		err := strict.Decode(&plan)
+		if err == nil {
+			err = faults.Start(plan...)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+		}
+	})
+	for _, plan := range []string{
+		`[{"Kind": "error", "Code": "UNAVAILABLE", "Share": 1, "Methods": ["/*"], "For": 60000000000}]`,
+		`[{"Kind": "error", "Code": "UNAVAILABLE", "Share": 0.01, "Methods": ["/*"], "For": 60000000000}]`,
+	} {
+		answer := httptest.NewRecorder()
+		admin.ServeHTTP(answer, httptest.NewRequest("PUT", "/chaos", strings.NewReader(plan)))
+		fmt.Println(answer.Code, len(faults.Faults()))
+	}
+	// Output:
+	// 400 0
+	// 200 1
 }
 
 // A client plays that a callee is away for a tenth of those calls that a matcher selects.
