@@ -22,6 +22,6 @@
 // trouble, or a client's callee's, which is what Spillway is to deal with. Outside of it they would only delay and fail
 // what Spillway never sees.
 //
-// Off, an interceptor costs one atomic load. Whom no fault hits pays two look-ups in a map for each fault, and what the
+// Off, an interceptor costs one atomic load. Whom no fault hits pays up to three look-ups in a map for each, and what the
 // matchers cost, and nothing is allocated. docs/chaos.md says how to run a game day.
 package chaos
