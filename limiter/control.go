@@ -38,7 +38,7 @@ func (l *Limiter) control(now time.Duration) {
 	}
 	sample.Limit = int(l.limit.Load())
 	l.mu.Lock()
-	sample.Work, sample.Useful = l.methods.observe(&l.left, l.pace)
+	sample.Work, sample.Useful = l.methods.observe(&l.left, l.pace, sample.Bound())
 	l.left.forget()
 	l.memory.learn(sample)
 	l.pace.observe(sample, slack, bounded)

@@ -13,22 +13,33 @@ import (
 // maxMethods bounds what is remembered of methods. Those beyond are one.
 const maxMethods = 256
 
-// methodMemory is how many completions of a method its baseline remembers: so many that a baseline does not follow the
-// swings of the limit, by which the law looks for the knee.
-const methodMemory = 256
+const (
+	// methodMemory is how many completions of a method its baseline remembers.
+	methodMemory = 256
+
+	// quick is up to how many times the best it is still calm, and sudden by how many times a window may differ from
+	// those before: then something else has changed than how methods differ.
+	quick, sudden = 1.5, 3
+)
 
 // methods learns how much a request of each method costs: a baseline, in requests of a typical one.
 //
 // Methods differ by constant factors, and what slows the service down slows all of them. So the time that a request
 // will stay is its baseline times a slowness that is common to all. The slowness is found from all completions at once,
 // and does not change when the mix of methods does: sum of stays / sum of baselines. A baseline learns only how a
-// method differs from the others, whatever the service does meanwhile.
+// method differs from the others, whatever the service does meanwhile, and in calm times: where requests wait for each
+// other in the service, they do so by as much for light ones as for heavy ones, so that methods look more alike than they
+// are; and a limit that follows costs that follow the limit runs away.
 type methods struct {
 	table     atomic.Pointer[map[string]uint8] // never changed, only replaced
 	baselines [maxMethods]atomic.Uint64        // as float64; 0: not yet known
 	typical   atomic.Uint64                    // of those who left lately, as float64; 0: not yet known
 
 	mu sync.Mutex // held to replace the table
+
+	// Of whoever closes the window:
+	best float64             // slowness, forgotten slowly
+	seen [maxMethods]float64 // completions of each method
 }
 
 // other is the method of those that have no name, or none that is remembered.
@@ -135,25 +146,37 @@ func (d *departures) all() func(func(uint8, visits) bool) {
 
 // observe learns from those who left in a window, and returns the work that they were, and the part of it that was of
 // use. Only who closes the window calls it.
-func (m *methods) observe(d *departures, p pace) (work, useful float64) {
-	known, stays, all, count := 0.0, 0.0, 0.0, 0.0
+func (m *methods) observe(d *departures, p pace, bound bool) (work, useful float64) {
+	stay, count, expected := 0.0, 0.0, 0.0
 	for method, v := range d.all() {
-		if cost := math.Float64frombits(m.baselines[method].Load()); cost > 0 {
-			known += cost * float64(v.count)
-			stays += v.stay
-		}
-		all += v.stay
+		stay += v.stay
 		count += float64(v.count)
+		expected += m.cost(method) * float64(v.count)
 	}
-	slow := p.slow // as before, where all that left are of methods not seen yet
-	switch {
-	case known > 0:
-		slow = stays / known
-	case slow == 0:
-		slow = all / count // the first of all
+	slow := p.slow // of the windows before: in this one, a heavy request that took long would be the measure of itself
+	if slow == 0 {
+		slow = stay / count
+	}
+	now := stay / expected
+	settled := sudden*now > slow && now < sudden*slow
+	calm := m.isCalm(slow, bound)
+	before, after := 0.0, 0.0
+	for method, v := range d.all() {
+		if settled && m.seen[method] > 0 {
+			before += m.cost(method) * float64(v.count)
+			after += m.follow(method, v, slow, calm) * float64(v.count)
+		}
 	}
 	for method, v := range d.all() {
-		cost := m.follow(method, v, slow)
+		// How methods differ is learned, not how slow the service is: the work of those that were known stays what it was.
+		cost := m.cost(method)
+		switch {
+		case m.seen[method] == 0:
+			cost = m.follow(method, v, slow, calm)
+		case settled:
+			cost *= before / after
+		}
+		m.set(method, cost)
 		work += cost * float64(v.count)
 		useful += cost * float64(v.good)
 	}
@@ -161,20 +184,39 @@ func (m *methods) observe(d *departures, p pace) (work, useful float64) {
 	return work, useful
 }
 
-// follow makes the baseline of a method follow its requests, and returns it. Where nothing is known yet, not even how
-// slow the service is, the method is the typical one.
-func (m *methods) follow(method uint8, v visits, slow float64) float64 {
-	cost := math.Float64frombits(m.baselines[method].Load())
-	seen := v.stay / float64(v.count) / slow
+func (m *methods) set(method uint8, cost float64) { m.baselines[method].Store(math.Float64bits(cost)) }
+
+// isCalm reports whether the service is about as quick as it ever is, so that its requests do not wait for each other.
+func (m *methods) isCalm(slow float64, bound bool) bool {
 	switch {
-	case !(slow > 0) || !(seen > 0) || math.IsInf(seen, 0):
-		return m.cost(method)
-	case cost == 0:
-		cost = seen
+	case m.best == 0:
+		m.best = slow
+	case slow < m.best:
+		m.best += (slow - m.best) / 8
 	default:
-		cost += (seen - cost) * float64(v.count) / (float64(v.count) + methodMemory)
+		m.best += (slow - m.best) / 1024
 	}
-	m.baselines[method].Store(math.Float64bits(cost))
+	return !bound && slow < quick*m.best
+}
+
+// follow makes the baseline of a method follow its requests, and returns it.
+func (m *methods) follow(method uint8, v visits, slow float64, calm bool) float64 {
+	cost, count := m.cost(method), float64(v.count)
+	seen := v.stay / count / slow
+	if !(seen > 0) || math.IsInf(seen, 0) {
+		return cost
+	}
+	known := m.seen[method]
+	m.seen[method] += count
+	switch {
+	case known == 0:
+		cost = seen
+	case known < methodMemory: // the first count alike
+		cost += (seen - cost) * count / (count + known)
+	case calm:
+		cost += (seen - cost) * count / (count + methodMemory)
+	}
+	m.set(method, cost)
 	return cost
 }
 

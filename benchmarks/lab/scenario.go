@@ -210,6 +210,9 @@ func Scenarios() []Scenario {
 		lightAndHeavy("methods-2s", 2*time.Second),
 		lightAndHeavy("methods-apart", 500*ms).with(func(s *Scenario) {
 			s.Apart, s.Judged, s.Length = true, 10*time.Second, 30*time.Second
+			for i, m := range s.Methods { // a calm hour first, in which to learn what they cost
+				s.Methods[i].Rate = step(5*time.Second, m.Rate(0)*0.7/3, m.Rate(0))
+			}
 		}),
 		shifting("methods-shift", 0.9, 0.1),
 		guaranteed("guaranteed", constant(250)),
