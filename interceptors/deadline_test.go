@@ -3,6 +3,7 @@ package interceptors
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,23 +16,29 @@ import (
 // timed is a server that tells how much time its requests come with, and takes some itself.
 type timed struct {
 	testpb.TestServiceClient
-	left  time.Duration // 0: no deadline
-	takes time.Duration
+	left  span // 0: no deadline
+	takes span
 }
+
+// span is a time that the server and the test share.
+type span struct{ n atomic.Int64 }
+
+func (i *span) set(d time.Duration) { i.n.Store(int64(d)) }
+func (i *span) get() time.Duration  { return time.Duration(i.n.Load()) }
 
 func newTimed(t *testing.T, opts ...ClientOption) *timed {
 	timed := &timed{}
 	left := func(ctx context.Context) {
-		timed.left = 0
+		timed.left.set(0)
 		if at, ok := ctx.Deadline(); ok {
-			timed.left = time.Until(at)
+			timed.left.set(time.Until(at))
 		}
 	}
 	conn, _ := serve(t, &service{
 		unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
 			left(ctx)
 			select {
-			case <-time.After(timed.takes):
+			case <-time.After(timed.takes.get()):
 				return &testpb.SimpleResponse{}, nil
 			case <-ctx.Done():
 				return nil, ctx.Err()
@@ -51,26 +58,26 @@ func newTimed(t *testing.T, opts ...ClientOption) *timed {
 func TestDefaultDeadlineIsLearned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTimed(t)
-		s.takes = 400 * time.Millisecond
+		s.takes.set(400 * time.Millisecond)
 		for i := range 2 * latencyKnown {
 			if err := askUnary(t.Context(), s); err != nil {
 				t.Fatalf("call %d: %v", i, err)
 			}
-			if i == 0 && s.left != defaultMostDeadline {
-				t.Errorf("%v at the start, want %v", s.left, defaultMostDeadline)
+			if i == 0 && s.left.get() != defaultMostDeadline {
+				t.Errorf("%v at the start, want %v", s.left.get(), defaultMostDeadline)
 			}
 		}
-		if s.left < 5*s.takes || s.left > 7*s.takes {
-			t.Errorf("%v of a callee that takes %v, want about five times that", s.left, s.takes)
+		if s.left.get() < 5*s.takes.get() || s.left.get() > 7*s.takes.get() {
+			t.Errorf("%v of a callee that takes %v, want about five times that", s.left.get(), s.takes.get())
 		}
-		s.takes = time.Millisecond // the shortest there is
+		s.takes.set(time.Millisecond) // the shortest there is
 		for range 3 * latencyMemory {
 			if err := askUnary(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if s.left != defaultLeastDeadline {
-			t.Errorf("%v of a callee that takes %v, want %v", s.left, s.takes, defaultLeastDeadline)
+		if s.left.get() != defaultLeastDeadline {
+			t.Errorf("%v of a callee that takes %v, want %v", s.left.get(), s.takes.get(), defaultLeastDeadline)
 		}
 	})
 }
@@ -80,13 +87,13 @@ func TestDefaultDeadlineIsLearned(t *testing.T) {
 func TestDefaultDeadlineFollowsASlowCallee(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTimed(t)
-		s.takes = 10 * time.Millisecond
+		s.takes.set(10 * time.Millisecond)
 		for range 3 * latencyKnown {
 			if err := askUnary(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
 		}
-		s.takes = 20 * time.Second // 20 times the deadline
+		s.takes.set(20 * time.Second) // 20 times the deadline
 		failed := 0
 		for askUnary(t.Context(), s) != nil {
 			if failed++; failed > 1000 {
@@ -94,7 +101,7 @@ func TestDefaultDeadlineFollowsASlowCallee(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		t.Logf("%d calls failed on the way from %v to %v", failed, 10*time.Millisecond, s.takes)
+		t.Logf("%d calls failed on the way from %v to %v", failed, 10*time.Millisecond, s.takes.get())
 		for range 100 {
 			if err := askUnary(t.Context(), s); err != nil {
 				t.Fatal(err)
@@ -109,21 +116,21 @@ func TestDeadlinesOfOnesOwnStay(t *testing.T) {
 		s := newTimed(t)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		if err := askUnary(ctx, s); err != nil || s.left != time.Hour {
-			t.Errorf("%v left, %v; want an hour", s.left, err)
+		if err := askUnary(ctx, s); err != nil || s.left.get() != time.Hour {
+			t.Errorf("%v left, %v; want an hour", s.left.get(), err)
 		}
-		if err := askStream(t.Context(), s, 0); err != nil || s.left != 0 {
-			t.Errorf("a stream has %v left, %v; want no deadline", s.left, err)
+		if err := askStream(t.Context(), s, 0); err != nil || s.left.get() != 0 {
+			t.Errorf("a stream has %v left, %v; want no deadline", s.left.get(), err)
 		}
 		s = newTimed(t, WithoutDefaultDeadline())
-		if err := askUnary(t.Context(), s); err != nil || s.left != 0 {
-			t.Errorf("%v left, %v; want no deadline", s.left, err)
+		if err := askUnary(t.Context(), s); err != nil || s.left.get() != 0 {
+			t.Errorf("%v left, %v; want no deadline", s.left.get(), err)
 		}
 		s = newTimed(t, WithDefaultDeadline(time.Second, 3*time.Second))
-		if err := askUnary(t.Context(), s); err != nil || s.left != 3*time.Second {
-			t.Errorf("%v left, %v; want 3s", s.left, err)
+		if err := askUnary(t.Context(), s); err != nil || s.left.get() != 3*time.Second {
+			t.Errorf("%v left, %v; want 3s", s.left.get(), err)
 		}
-		s.takes = 4 * time.Second
+		s.takes.set(4 * time.Second)
 		if err := askUnary(t.Context(), s); status.Code(err) != codes.DeadlineExceeded {
 			t.Errorf("%v, want DEADLINE_EXCEEDED", err)
 		}
@@ -134,7 +141,7 @@ func TestDeadlinesOfOnesOwnStay(t *testing.T) {
 func TestSomeTimeIsForTheWayBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		below := newTimed(t)
-		below.takes = time.Hour
+		below.takes.set(time.Hour)
 		own := time.Duration(0) // that the handler sets
 		p := connect(t, &service{unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
 			if own > 0 {
@@ -160,8 +167,8 @@ func TestSomeTimeIsForTheWayBack(t *testing.T) {
 			if err != nil || answer.Username == "" {
 				t.Errorf("with %v left: %v, want an answer", c.left, err)
 			}
-			if below.left != c.want {
-				t.Errorf("the callee has %v of %v, and of %v set by the handler; want %v", below.left, c.left, c.own, c.want)
+			if below.left.get() != c.want {
+				t.Errorf("the callee has %v of %v, and of %v set by the handler; want %v", below.left.get(), c.left, c.own, c.want)
 			}
 		}
 	})

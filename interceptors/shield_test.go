@@ -78,17 +78,18 @@ func TestCalleeLimitHoldsBackCalls(t *testing.T) {
 func TestCalleeLimitSparesAHealthyCallee(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, bounded := limitedTo(t)
-		takes := 20 * time.Millisecond
+		var takes atomic.Int64
+		takes.Store(int64(20 * time.Millisecond))
 		client := newAnswering(t, func(context.Context, *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
-			time.Sleep(takes)
+			time.Sleep(time.Duration(takes.Load()))
 			return &testpb.SimpleResponse{}, nil
 		}, bounded)
 		rng := rand.New(rand.NewPCG(1, 2))
 		var unsent, failed atomic.Int64
 		var callers sync.WaitGroup
-		for i := range 10_000 { // 40 s
-			if i == 5000 {
-				takes = 200 * time.Millisecond
+		for i := range 4000 { // 16 s
+			if i == 2000 {
+				takes.Store(int64(200 * time.Millisecond))
 			}
 			time.Sleep(time.Duration(rng.ExpFloat64() * float64(4*time.Millisecond)))
 			callers.Go(func() {
@@ -102,7 +103,7 @@ func TestCalleeLimitSparesAHealthyCallee(t *testing.T) {
 		}
 		callers.Wait()
 		if unsent.Load() != 0 || failed.Load() != 0 {
-			t.Errorf("%d of 10000 not sent, %d failed", unsent.Load(), failed.Load())
+			t.Errorf("%d of 4000 not sent, %d failed", unsent.Load(), failed.Load())
 		}
 	})
 }
