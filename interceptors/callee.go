@@ -21,8 +21,11 @@ type callee struct {
 	latencies latencies
 	breaker   breaker
 
-	sent, fallbacks atomic.Int64
-	notSent         [obstacles]atomic.Int64
+	pressed atomic.Bool // by its last word
+	hedges  hedges
+
+	sent, fallbacks, hedged atomic.Int64
+	notSent                 [obstacles]atomic.Int64
 }
 
 // refuses returns why a call is not worth sending, nil if it is.
@@ -40,6 +43,9 @@ func (c *callee) refuses(ctx context.Context, criticality limiter.Criticality, n
 func (c *callee) learn(criticality limiter.Criticality, now time.Time, err error, n news) bool {
 	t := &c.throttles[bounded(criticality)]
 	from := refusedBy(err)
+	if from != nobody || isAnswer(err) {
+		c.pressed.Store(from != nobody || n.pressure > 0)
+	}
 	switch {
 	case from != nobody:
 		c.foreign.Store(from == somebody)

@@ -155,3 +155,15 @@ func ExampleConnectionOptions() {
 	fmt.Println(conn.Target())
 	// Output: passthrough:///shop
 }
+
+// Reads that take longer than most are sent once more, and the first answer counts.
+func ExampleWithHedging() {
+	client, err := interceptors.NewClient(interceptors.WithHedging(), interceptors.WithIdempotent("/acme.v1.Shop/Browse"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+	fmt.Println(client.ServiceConfig())
+	// Output: {"methodConfig":[{"name":[{"service":"acme.v1.Shop","method":"Browse"}],"retryPolicy":{"maxAttempts":3,"initialBackoff":"0.1s","maxBackoff":"1s","backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}],"retryThrottling":{"maxTokens":20,"tokenRatio":0.05}}
+}

@@ -27,6 +27,8 @@ type Client struct {
 	shields  *shields
 	retrying string // the service config; "": none
 
+	idempotent idempotent // of what is hedged; nil: nothing is
+
 	registration metric.Registration
 	closed       sync.Once
 }
@@ -82,6 +84,9 @@ func NewClient(opts ...ClientOption) (*Client, error) {
 	if c.retrying, err = config.retries.serviceConfig(protoregistry.GlobalFiles); err != nil {
 		return nil, err
 	}
+	if config.retries.hedging {
+		c.idempotent = newIdempotent(append(config.retries.idempotent, idempotentMethods(protoregistry.GlobalFiles)...))
+	}
 	if err := c.report(config.meterProvider); err != nil {
 		return nil, err
 	}
@@ -125,6 +130,11 @@ func (c *Client) ask(
 	}
 	defer call.close()
 	var trailer metadata.MD
+	if after := call.hedgesAfter(method, reply); after > 0 {
+		trailer, err = call.hedge(after, method, req, reply, cc, invoker, opts)
+		call.end(err, trailer)
+		return err
+	}
 	err = invoker(call.ctx, method, req, reply, cc, append(opts[:len(opts):len(opts)], grpc.Trailer(&trailer))...)
 	call.end(err, trailer)
 	return err

@@ -36,7 +36,7 @@ func (c *Client) Close() (err error) {
 
 // instruments are what a client reports.
 type instruments struct {
-	sent, notSent, fallbacks, openings metric.Int64ObservableCounter
+	sent, notSent, fallbacks, hedges, openings metric.Int64ObservableCounter
 	ignored                            metric.Int64ObservableCounter
 	open                               metric.Int64ObservableUpDownCounter
 	share                              metric.Float64ObservableGauge
@@ -59,6 +59,7 @@ func (c *callees) register(meter metric.Meter) (metric.Registration, error) {
 		sent:      counter("sent", "{call}", "Calls and streams that were sent."),
 		notSent:   counter("not_sent", "{call}", "Calls and streams that were not sent, for it would have been for nothing."),
 		fallbacks: counter("fallbacks", "{call}", "Calls that were answered by a fallback."),
+		hedges:    counter("hedges", "{call}", "Calls that were sent a second time, for the first took long."),
 		openings:  counter("breaker.openings", "{opening}", "Times that the circuit breaker opened."),
 		ignored:   counter("load.ignored", "{call}", "Calls whose callee's word on its load was ignored."),
 	}
@@ -83,7 +84,7 @@ func (c *callees) register(meter metric.Meter) (metric.Registration, error) {
 			}
 		}
 		return nil
-	}, i.sent, i.notSent, i.fallbacks, i.openings, i.ignored, i.open, i.share)
+	}, i.sent, i.notSent, i.fallbacks, i.hedges, i.openings, i.ignored, i.open, i.share)
 }
 
 // observeAs reports the counts that are not 0, and the state of what has been in another state than its first.
@@ -103,6 +104,7 @@ func (c *callee) observeAs(name calleeName, o metric.Observer, i *instruments) {
 		}
 	}
 	count(i.sent, c.sent.Load(), all)
+	count(i.hedges, c.hedged.Load(), all)
 	count(i.fallbacks, c.fallbacks.Load(), all)
 	for why := range c.notSent {
 		count(i.notSent, c.notSent[why].Load(), with(reasonKey.String(obstacle(why).String())))

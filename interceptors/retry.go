@@ -26,11 +26,15 @@ const retryPolicy = `{"maxAttempts":3,"initialBackoff":"0.1s","maxBackoff":"1s",
 // from a hundred calls on; with any mix, from a thousand on. What fails for good leaves none at all.
 const retryThrottling = `{"maxTokens":20,"tokenRatio":0.09}`
 
+// halfRetryThrottling is the same where hedges have the other half: fewer than 10 + .05 n.
+const halfRetryThrottling = `{"maxTokens":20,"tokenRatio":0.05}`
+
 // retries says what a client retries.
 type retries struct {
 	idempotent []methodName // by the user's word
 	off        bool
 	base       *string // the service config that the user wants besides
+	hedging    bool    // it has half of the budget
 }
 
 // WithIdempotent lets gRPC retry methods whose descriptor does not say that it may. Each is a full method,
@@ -107,7 +111,11 @@ func (r *retries) serviceConfig(files *protoregistry.Files) (string, error) {
 			return *r.base, nil
 		}
 	}
-	config.retry(names)
+	throttling := retryThrottling
+	if r.hedging {
+		throttling = halfRetryThrottling
+	}
+	config.retry(names, throttling)
 	return config.String(), nil
 }
 

@@ -59,7 +59,7 @@ var errNull = errors.New("it is null")
 
 // retry adds the retries of methods. gRPC uses but one method config for a call, that of the nearest name, so a name
 // that is new begins with what held for it till now.
-func (s *serviceConfig) retry(names []methodName) {
+func (s *serviceConfig) retry(names []methodName, throttling string) {
 	before := maps.Clone(s.methods)
 	for _, name := range names {
 		s.methods[name] = nearest(before, name).with("retryPolicy", retryPolicy)
@@ -72,7 +72,7 @@ func (s *serviceConfig) retry(names []methodName) {
 			}
 		}
 	}
-	s.rest = s.rest.with("retryThrottling", retryThrottling)
+	s.rest = s.rest.with("retryThrottling", throttling)
 }
 
 // nearest returns the method config that gRPC would use, or nil.

@@ -115,8 +115,8 @@ func (s *Server) Settings() Settings {
 // left out has its default again. It may be called at any time, from any goroutine. An error names what is wrong, and
 // leaves everything as it was.
 //
-// [WithIdempotent], [WithoutRetries], [WithServiceConfig], [WithCalleeLimit] and [WithMeterProvider] hold from NewClient
-// on: they stay as they were, and are rejected here.
+// [WithIdempotent], [WithoutRetries], [WithServiceConfig], [WithCalleeLimit], [WithHedging] and [WithMeterProvider] hold
+// from NewClient on: they stay as they were, and are rejected here.
 func (c *Client) SetOptions(opts ...ClientOption) error {
 	for _, opt := range opts {
 		if fixed, ok := opt.(lasting); ok {
