@@ -37,9 +37,9 @@ func (c *Client) Close() (err error) {
 // instruments are what a client reports.
 type instruments struct {
 	sent, notSent, fallbacks, hedges, openings metric.Int64ObservableCounter
-	ignored                            metric.Int64ObservableCounter
-	open                               metric.Int64ObservableUpDownCounter
-	share                              metric.Float64ObservableGauge
+	ignored                                    metric.Int64ObservableCounter
+	open                                       metric.Int64ObservableUpDownCounter
+	share                                      metric.Float64ObservableGauge
 }
 
 // register has a callback that keeps the callees, but not the client, from being forgotten.
