@@ -1,0 +1,48 @@
+package soak
+
+import (
+	"flag"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var full = flag.Bool("full", false, "100 million permits and a million calls, in minutes")
+
+// progress counts what is done of a total.
+type progress struct {
+	total int64
+	done  atomic.Int64
+}
+
+// claim takes n of what is left to do, and reports false if nothing is.
+func (p *progress) claim(n int64) bool { return p.done.Add(n) <= p.total }
+
+// want returns how much there is to do.
+func want(few, all int64) *progress {
+	if *full {
+		return &progress{total: all}
+	}
+	return &progress{total: few}
+}
+
+// show logs how far it is, every few seconds until the function returned is called, which logs how long it took. Only
+// what is shown depends on the clock.
+func (p *progress) show(t *testing.T, what string) (stop func()) {
+	began, ticker, done := time.Now(), time.NewTicker(10*time.Second), make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-ticker.C:
+				t.Logf("%3d%% of %d %s, %v", 100*p.done.Load()/p.total, p.total, what, time.Since(began).Round(time.Second))
+			case done <- struct{}{}:
+				return
+			}
+		}
+	}()
+	return func() {
+		<-done
+		ticker.Stop()
+		t.Logf("%d %s in %v", p.total, what, time.Since(began).Round(time.Millisecond))
+	}
+}
