@@ -13,7 +13,8 @@ import (
 // of a callee to the same share (D.-M. Chiu and R. Jain, Computer Networks and ISDN Systems 17, 1989); the adaptive
 // throttling of Google's SRE book (chapter 21), which sends K times what was accepted, keeps the shares that chance gave
 // them. At an overload of n the share s ends where n s q = 1 and s = r q / (1 - q), q being the part of what is sent that
-// is taken and r = .03: at n = 10, 2.4% of the calls are sent and refused, at n = 2, 2.8%.
+// is taken and r = .06: at n = 10, 4% of the calls are sent and refused, at n = 2, 5%. With r = .03 so little is refused
+// that the limit of the callee hardly ever binds, which costs the callee 3% of its goodput.
 type throttle struct {
 	mu      sync.Mutex
 	missing float64   // 1 - share of the calls that are sent
@@ -25,7 +26,7 @@ const (
 	throttleBack  = 0.1                 // of the share, at each refusal
 	throttleFree  = 0.1                 // upward at an answer of a server without pressure
 	throttleBlind = 0.02                // the same where servers never speak of pressure: half of what is sent is then refused at n = 10
-	throttleSlow  = 0.03 * throttleBack // the same of a server that cannot serve all
+	throttleSlow  = 0.06 * throttleBack // the same of a server that cannot serve all
 	leastShare    = 1. / 64             // that is always sent, to find out
 
 	// throttleMemory is how long a throttle holds that hears nothing.

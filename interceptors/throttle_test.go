@@ -52,8 +52,13 @@ func TestThrottleFindsTheShare(t *testing.T) {
 			if good := (sent - refused) / offered * overload; good < .95 {
 				t.Errorf("at an overload of %v, from %v: %.3f of the capacity used, want .95", overload, start, good)
 			}
-			if part := refused / offered; part > .05 {
-				t.Errorf("at an overload of %v, from %v: %.3f of the calls sent and refused, want at most .05", overload, start, part)
+			// Up to an overload of 3 the share climbs quickly at each answer that comes without pressure.
+			most := .05
+			if overload <= 3 {
+				most = .1
+			}
+			if part := refused / offered; part > most {
+				t.Errorf("at an overload of %v, from %v: %.3f of the calls sent and refused, want at most %v", overload, start, part, most)
 			}
 		}
 	}
@@ -135,8 +140,11 @@ func TestThrottleProbesAndForgets(t *testing.T) {
 	if sent < 10 || sent > 11 {
 		t.Errorf("%d probes in 640 calls, want 10 or 11", sent)
 	}
-	if now = now.Add(throttleMemory + 1); !th.send(now) || !th.send(now) {
-		t.Error("not all are sent after a long silence")
+	now = now.Add(throttleMemory + 1)
+	for range 10 {
+		if !th.send(now) {
+			t.Error("not all are sent after a long silence")
+		}
 	}
 }
 
