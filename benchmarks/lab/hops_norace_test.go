@@ -112,3 +112,21 @@ func TestThreeHops(t *testing.T) {
 		})
 	}
 }
+
+// Criticality decides who is served, though the overloaded server is the third. The line behind the limit is where it
+// decides, so that the median must not grow either.
+func TestThreeHopsBar(t *testing.T) {
+	s := scenario(t, "tiers").with(func(s *Scenario) { s.Length, s.Judged = 10*time.Second, 4*time.Second })
+	mean := Figures{SuccessByTier: make([]float64, len(s.Tiers))}
+	for seed := uint64(1); seed <= 3; seed++ {
+		f := Run(t, s, contestant(t, "none"), seed, rows["all protected"])
+		t.Logf("seed %d: success by tier %.3f, %.3f of the ideal in work, p50 %.0f ms", seed, f.SuccessByTier, f.WorkOfIdeal, f.P50Ms)
+		for i, success := range f.SuccessByTier {
+			mean.SuccessByTier[i] += success / 3
+		}
+		if f.P50Ms > 50 {
+			t.Errorf("seed %d: the median is %.0f ms, want at most five service times", seed, f.P50Ms)
+		}
+	}
+	wantTiers(t, mean)
+}
