@@ -121,6 +121,7 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 	refusals := counter("spillway.refusals", "Requests that were refused.")
 	unheard := counter("spillway.criticality.ignored", "Requests whose caller's word on their criticality was ignored.")
 	panics := counter("spillway.controller.panics", "Times that the controller panicked and the limit stayed.")
+	signalPanics := counter("spillway.signal.panics", "Times that the source of a signal panicked and what was known stayed.")
 	pressure, err := meter.Float64ObservableGauge("spillway.pressure", metric.WithUnit("1"),
 		metric.WithDescription("How near the limiter is to refusing requests of a criticality, from 0 to 1."))
 	keep(err)
@@ -137,6 +138,7 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 		o.ObserveInt64(inFlight, int64(s.InFlight))
 		o.ObserveInt64(length, int64(s.Line))
 		o.ObserveInt64(panics, int64(s.ControllerPanics))
+		o.ObserveInt64(signalPanics, int64(s.SignalPanics))
 		for c := limiter.Sheddable; c <= limiter.CriticalPlus; c++ {
 			o.ObserveFloat64(pressure, lim.Pressure(c), metric.WithAttributes(criticalityKey.String(c.String())))
 		}
@@ -152,7 +154,7 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 		return nil
 	}
 	m.registration, err = meter.RegisterCallback(
-		observe, limit, inFlight, length, pressure, panics, admissions, refusals, unheard)
+		observe, limit, inFlight, length, pressure, panics, signalPanics, admissions, refusals, unheard)
 	return err
 }
 
