@@ -134,8 +134,9 @@ func TestStallOfAllHandlers(t *testing.T) {
 				if float64(refused) < .85*float64(total) {
 					t.Errorf("%d of %d refused in the stall, want nearly all", refused, total)
 				}
-				if most := int(stallCapacity * stallDeadline.Seconds()); seen.line > most || seen.inFlight > most {
-					t.Errorf("%d in line and %d in flight, want no more than can be answered in a deadline, %d", seen.line, seen.inFlight, most)
+				most := int(stallCapacity * stallDeadline.Seconds()) // that can be answered in a deadline
+				if seen.line > most || seen.inFlight > 2*most {
+					t.Errorf("%d in line and %d in flight, want at most %d and %d", seen.line, seen.inFlight, most, 2*most)
 				}
 
 				if seen.count(stallEnd, stallEnd+stallDeadline, codes.OK) == 0 {
