@@ -20,6 +20,7 @@ type Server struct {
 	loads   loads
 	answers answers
 	tapped  bool
+	kept    *retained
 	health  *health.Server
 	work    *work
 
@@ -46,7 +47,7 @@ func NewServer(opts ...Option) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{limiter: c.limiter, tapped: !c.withoutTap, health: health.NewServer(), work: newWork()}
+	s := &Server{limiter: c.limiter, tapped: !c.withoutTap, kept: newRetained(), health: health.NewServer(), work: newWork()}
 	if s.limiter == nil {
 		if s.limiter, err = limiter.New(c.limiterOptions...); err != nil {
 			return nil, err

@@ -18,6 +18,9 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (out context.Context, 
 	}()
 	p := s.policy.Load()
 	if s.work.isDraining() && !alwaysServed(info.FullMethodName) {
+		if !s.kept.add(ctx) {
+			return ctx, nil
+		}
 		criticality, why := p.criticalityAtTap(ctx, info)
 		s.metrics.ignore(why)
 		return ctx, s.metrics.known(info.FullMethodName).turnAway(criticality)
@@ -28,7 +31,7 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (out context.Context, 
 	criticality, why := p.criticalityAtTap(ctx, info)
 	request := p.request(ctx, info.FullMethodName, criticality, nil, nil)
 	refusal := s.limiter.Preview(ctx, request)
-	if refusal == nil {
+	if refusal == nil || !s.kept.add(ctx) {
 		return ctx, nil
 	}
 	s.limiter.Refused(ctx, request, refusal)

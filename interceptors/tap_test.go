@@ -120,7 +120,7 @@ func TestTapAllocatesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		info := &tap.Info{FullMethodName: "/a.B/C", Header: metadata.Pairs(CriticalityHeader, "SHEDDABLE")}
 		handle := s.TapHandle()
