@@ -13,11 +13,11 @@ type left struct {
 	heap       uint64 // bytes
 }
 
-// heapMargin is by how much the heap may be larger at the end than after a tenth as much, which comes first: in full,
-// a byte for each call and a hundredth of a byte for each permit, so that nothing can be left behind by all, or by one
-// in a hundred. What may come later than in that first tenth has bounds of its own: the runtime keeps the descriptors,
-// of half a KiB each, of as many goroutines as there ever were at a time, and timers that were stopped for a while; the
-// interceptors keep the answers to the refusals met, a thousand at most, of one KiB each.
+// heapMargin is by how much the heap may be larger at the end than it was after the first tenth: in full, a byte for
+// each call and a hundredth of a byte for each permit, so that nothing can be left behind by all, or by one in a hundred.
+// What may come later than in the first tenth has bounds of its own: the runtime keeps the descriptors, of half a KiB
+// each, of as many goroutines as there ever were at a time, and for a while timers that were stopped; the interceptors
+// keep the answers to the refusals met, a thousand at most, of one KiB each.
 const heapMargin = 1 << 20
 
 // look collects the garbage twice, since the first time only sets aside what is in a sync.Pool.

@@ -25,11 +25,10 @@ func TestLimiter(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := want(fewPermits, 100_000_000)
-	books := soakLimiter(t, l, &progress{total: p.total / 10})
+	defer p.show(t, "permits")()
+	books := soakLimiter(t, l, p, p.total/10)
 	before := look()
-	stop := p.show(t, "permits")
-	books.add(soakLimiter(t, l, p))
-	stop()
+	books.add(soakLimiter(t, l, p, p.total))
 	before.compare(t)
 	wantEmpty(t, l)
 	t.Logf("seen by the requesters: %+v", books)
@@ -73,8 +72,8 @@ var tables = []map[string]float64{{"a": .3, "b": .5}, {"a": .1}, {}, {"a": .5, "
 // batch is how many permits a requester gets before it looks how many are left to get.
 const batch = 100
 
-// soakLimiter lets requesters get permits, and returns what they saw when all permits are back.
-func soakLimiter(t *testing.T, l *limiter.Limiter, p *progress) (all books) {
+// soakLimiter lets requesters get permits up to a point, and returns what they saw when all permits are back.
+func soakLimiter(t *testing.T, l *limiter.Limiter, p *progress, upTo int64) (all books) {
 	var running sync.WaitGroup
 	var mu sync.Mutex
 	cancels := make([]atomic.Pointer[context.CancelFunc], requesters)
@@ -82,11 +81,11 @@ func soakLimiter(t *testing.T, l *limiter.Limiter, p *progress) (all books) {
 		running.Go(func() {
 			r := requester{
 				limiter:   l,
-				dice:      rand.New(rand.NewPCG(uint64(p.total), uint64(i))),
+				dice:      rand.New(rand.NewPCG(uint64(upTo), uint64(i))),
 				cancel:    &cancels[i],
 				neighbour: &cancels[(i+1)%requesters],
 			}
-			for p.claim(batch) {
+			for p.claim(batch, upTo) {
 				for upTo := r.books.Admitted + batch; r.books.Admitted < upTo; {
 					r.turn()
 				}

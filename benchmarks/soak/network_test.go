@@ -6,11 +6,19 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 )
+
+// backSoon lets a connection that is broken come back while its callers are still there.
+var backSoon = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: service, Multiplier: 1, MaxDelay: service},
+	MinConnectTimeout: time.Second,
+}
 
 // network connects clients with one server, in memory, and breaks connections.
 type network struct {
@@ -22,7 +30,8 @@ type network struct {
 func (n *network) dial(t *testing.T, opts ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///bufconn", append(opts, grpc.WithContextDialer(n.connect),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithIdleTimeout(0))...)
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithIdleTimeout(0),
+		grpc.WithConnectParams(backSoon))...)
 	if err != nil {
 		t.Fatal(err)
 	}

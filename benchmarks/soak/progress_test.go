@@ -15,15 +15,21 @@ type progress struct {
 	done  atomic.Int64
 }
 
-// claim takes n of what is left to do, and reports false if nothing is.
-func (p *progress) claim(n int64) bool { return p.done.Add(n) <= p.total }
-
 // want returns how much there is to do.
 func want(few, all int64) *progress {
 	if *full {
 		return &progress{total: all}
 	}
 	return &progress{total: few}
+}
+
+// claim takes n of what is to do, and reports false if no more are left up to a point on the way.
+func (p *progress) claim(n, upTo int64) bool {
+	if p.done.Add(n) <= upTo {
+		return true
+	}
+	p.done.Add(-n)
+	return false
 }
 
 // show logs how far it is, every few seconds until the function returned is called, which logs how long it took. Only
