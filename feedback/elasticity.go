@@ -47,6 +47,7 @@ type Elasticity struct {
 	tardy float64 // share of what was admitted that ended late, lately
 	bound bool    // the limit binds
 	told  bool    // and the first guess of the knee has been made
+	rate  float64 // useful work per second, lately
 	calm  int     // windows in a row in which it did not bind
 }
 
@@ -92,6 +93,7 @@ const (
 	surge, steady       = 1.3, 0.8
 	hint                = 1.5       // times X W, the knee by Little's law; W is taken at its best, which is low
 	oblivion            = 1. / 1024 // by which a known knee gives way to head-room, each window in which nothing binds
+	stalled, rateMemory = 0.25, 16  // of the goodput of the last windows: below, the service stands still
 	calmWindows         = 6         // in fewer, those in flight may only be growing to a higher limit
 )
 
@@ -103,6 +105,7 @@ func (e *Elasticity) Update(s Sample) int {
 	s = s.weighed()
 	e.noise.learn(s)
 	e.free.learn(s)
+	e.rate += (s.per(s.Useful) - e.rate) / rateMemory
 	switch {
 	case e.late(s):
 		return e.level(s)
@@ -147,7 +150,13 @@ func (e *Elasticity) level(s Sample) int {
 // settle begins a phase: what was in flight before has to leave first, which takes about one stay.
 func (e *Elasticity) settle(s Sample) {
 	e.phase, e.useful = littles.Window{}, 0
-	e.resume = s.End + s.Latency()
+	e.resume = s.End + min(s.Latency(), s.Length()) // by Little's law W of a window in which nothing ends is without bound
+}
+
+// stalls reports whether nearly nothing of use ends, compared with what did a moment ago: the service stands still, of
+// which the limit is not the cause.
+func (e *Elasticity) stalls(s Sample) bool {
+	return s.per(s.Useful) < stalled*e.rate
 }
 
 // restart forgets the evidence, which was about another state of affairs.
@@ -167,7 +176,11 @@ func (e *Elasticity) late(s Sample) bool {
 	if e.tardy <= lateShare || s.End <= e.resume && !far {
 		return false
 	}
-	knee := hint*s.per(s.Work)*e.free.service + 1
+	rate := s.per(s.Work)
+	if e.stalls(s) {
+		rate = max(rate, e.rate)
+	}
+	knee := hint*rate*e.free.service + 1
 	was := min(e.centre, s.Concurrency())
 	next := max(knee, lateStep*was)
 	if far {
