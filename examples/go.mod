@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/bojand/ghz v0.120.0
+	github.com/ncruces/go-sqlite3 v0.22.0
 	github.com/schollz/progressbar/v3 v3.19.1
 	github.com/spillway-go/spillway v0.0.0
 	gonum.org/v1/plot v0.17.0
@@ -46,6 +47,7 @@ require (
 	github.com/mitchellh/copystructure v1.0.0 // indirect
 	github.com/mitchellh/reflectwalk v1.0.1 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
+	github.com/ncruces/julianday v1.0.0 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/planetscale/vtprotobuf v0.6.1-0.20240319094008-0393e58bdf10 // indirect
 	github.com/platinummonkey/go-concurrency-limits v1.0.0 // indirect
@@ -55,6 +57,7 @@ require (
 	github.com/shopspring/decimal v1.2.0 // indirect
 	github.com/spf13/cast v1.4.1 // indirect
 	github.com/spiffe/go-spiffe/v2 v2.8.1 // indirect
+	github.com/tetratelabs/wazero v1.8.2 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/otel v1.47.0 // indirect
 	go.opentelemetry.io/otel/log v1.47.0 // indirect
