@@ -219,7 +219,7 @@ func TestChainSeesNothingOfTheTap(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			chain := newChain(t, outermost, fixedLimit(1))
 			chain.fill(t)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // without, the tap leaves it to the interceptor
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // what the client gives by default is too far for the tap
 			defer cancel()
 			if err := callUnary(ctx, chain.client, codes.OK); !isRefusal(err) {
 				t.Errorf("got %v, want a refusal", err)
