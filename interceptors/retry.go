@@ -23,7 +23,8 @@ const retryPolicy = `{"maxAttempts":3,"initialBackoff":"0.1s","maxBackoff":"1s",
 // gRPC counts tokens, at most maxTokens: a success adds tokenRatio, and an attempt that failed takes one, and is
 // retried only if more than half of them are left then. So what is above the half is at first 10, grows by at most .09 a
 // call, and pays 1 for each retry: of n calls, fewer than 10 + .09 n retries. When all fail, the share is below a tenth
-// from a hundred calls on; with any mix, from a thousand on. What fails for good leaves none at all.
+// from a hundred calls on; with any mix, from a thousand on. What fails for good leaves none at all. With each list of
+// addresses from the resolver, for DNS at most every 30 s, gRPC begins anew.
 const retryThrottling = `{"maxTokens":20,"tokenRatio":0.09}`
 
 // halfRetryThrottling is the same where hedges have the other half: fewer than 10 + .05 n.
@@ -39,10 +40,10 @@ type retries struct {
 
 // WithIdempotent lets gRPC retry methods whose descriptor does not say that it may. Each is a full method,
 // "/pkg.Service/Method", or "/pkg.Service/*" for all of a service. Name only what does no harm when it is done twice,
-// because it only reads, sets what it finds set already, or is known again by its idempotency key; see package
-// idempotency. Given more than once, the methods add up. The default are the methods of all services linked into the
-// binary that have the option idempotency_level with NO_SIDE_EFFECTS or IDEMPOTENT. [NewClient] rejects an empty list
-// and names of another form; [Client.SetOptions] rejects the option.
+// because it only reads, sets what it finds set already, or is known again by its key, see package
+// [github.com/spillway-go/spillway/interceptors/idempotency]. Given more than once, the methods add up. The default are
+// the methods of all services linked into the binary that have the option idempotency_level with NO_SIDE_EFFECTS or
+// IDEMPOTENT. [NewClient] rejects an empty list and names of another form; [Client.SetOptions] rejects the option.
 func WithIdempotent(methods ...string) ClientOption {
 	return startClientOption{"WithIdempotent", func(c *clientConfig) error {
 		if len(methods) == 0 {
