@@ -118,12 +118,22 @@ func (l *Limiter) serve(now time.Duration) {
 
 func (l *Limiter) serveLocked(now time.Duration) {
 	limit := l.limit.Load()
-	for w := l.line.next(); w != nil; w = l.line.next() {
+	for {
+		// Only permits that are back before the choice are given: one that comes back later may make a group owed it,
+		// and whoever returns it serves the line again.
+		free := limit - int64(l.load.inFlight())
+		w := l.line.next()
+		if w == nil {
+			break
+		}
 		if w.deadline > 0 && !w.patient && w.deadline-now < l.pace.stay(w.cost) {
 			l.turnAway(now, w, ReasonDeadline)
 			continue
 		}
 		given := w.claim
+		if min(int64(given.weight), limit) > free {
+			break
+		}
 		inFlight, ok := l.load.hand(&given, limit)
 		if !ok {
 			break
