@@ -12,9 +12,10 @@ import (
 // exemptions say which requests are not limited, besides those that are always served.
 type exemptions []selector.Matcher
 
-// alwaysServed reports whether a method is of gRPC's own health and reflection services.
+// alwaysServed reports whether a method is of gRPC's own services: health, reflection and load reports.
 func alwaysServed(method string) bool {
-	return strings.HasPrefix(method, "/grpc.health.v1.Health/") || strings.HasPrefix(method, "/grpc.reflection.")
+	return strings.HasPrefix(method, "/grpc.health.v1.Health/") || strings.HasPrefix(method, "/grpc.reflection.") ||
+		strings.HasPrefix(method, "/xds.service.orca.v3.OpenRcaService/")
 }
 
 func (e exemptions) match(ctx context.Context, method string, info *grpc.StreamServerInfo, req any) bool {

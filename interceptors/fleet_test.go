@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/orca"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
@@ -38,6 +39,9 @@ func connectFleet(t *testing.T, services []*service, serviceConfig string, opts 
 		healthpb.RegisterHealthServer(srv, s.Health())
 		reflection.Register(srv)
 		address := fmt.Sprint("server-", i)
+		if err := orca.Register(srv, orca.ServiceOptions{ServerMetricsProvider: s.LoadReports()}); err != nil {
+			t.Fatal(err)
+		}
 		listener := bufconn.Listen(1 << 16)
 		listeners[address] = listener
 		addresses = append(addresses, resolver.Address{Addr: address})

@@ -39,6 +39,7 @@ type config struct {
 	limiterOptions []limiter.Option
 	meterProvider  metric.MeterProvider
 	withoutTap     bool
+	reported       bool
 }
 
 func newConfig(opts []Option) (config, error) {

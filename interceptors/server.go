@@ -15,14 +15,16 @@ import (
 // Most callers want [ServerOptions]; a Server is for those who build their own chain of interceptors, want its
 // [Server.Limiter], or change options while it serves, with [Server.SetOptions].
 type Server struct {
-	limiter *limiter.Limiter
-	metrics *metrics
-	loads   loads
-	answers answers
-	tapped  bool
-	kept    *retained
-	health  *health.Server
-	work    *work
+	limiter  *limiter.Limiter
+	metrics  *metrics
+	loads    loads
+	answers  answers
+	tapped   bool
+	reported bool
+	kept     *retained
+	health   *health.Server
+	work     *work
+	reports  *loadReports
 
 	policy  atomic.Pointer[policy]
 	setting sync.Mutex         // held while policy and the limiter's shares are replaced, or read together
@@ -47,13 +49,21 @@ func NewServer(opts ...Option) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{limiter: c.limiter, tapped: !c.withoutTap, kept: newRetained(), health: health.NewServer(), work: newWork()}
+	s := &Server{
+		limiter:  c.limiter,
+		tapped:   !c.withoutTap,
+		reported: c.reported,
+		kept:     newRetained(),
+		health:   health.NewServer(),
+		work:     newWork(),
+	}
 	if s.limiter == nil {
 		if s.limiter, err = limiter.New(c.limiterOptions...); err != nil {
 			return nil, err
 		}
 		s.shares = sharesOf(s.limiter)
 	}
+	s.reports = newLoadReports(s.limiter)
 	if err := s.put(c.policy); err != nil {
 		return nil, err
 	}
@@ -69,6 +79,9 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 	opts := []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(s.UnaryInterceptor()),
 		grpc.ChainStreamInterceptor(s.StreamInterceptor()),
+	}
+	if s.reported {
+		opts = append(opts, s.reports.serverOptions()...)
 	}
 	if s.tapped {
 		opts = append(opts, grpc.InTapHandle(s.TapHandle()))

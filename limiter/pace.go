@@ -15,6 +15,10 @@ type pace struct {
 	slow    float64       // nanoseconds that a request stays for each unit of its cost
 	slack   time.Duration // typical time left of those who come
 	first   int           // the limit at the start: while no rate is known, as many may wait
+
+	closed   time.Duration // when the last window did
+	capacity float64       // requests that are finished a second while the limit holds the load back, by weight
+	full     int           // windows in which it did, up to capacityMemory
 }
 
 // margin is how many mean service times must be left once a permit comes. One is not enough for a third of
@@ -64,6 +68,8 @@ func (p *pace) observe(s feedback.Sample, slack time.Duration, bounded int64) {
 	p.service += (service - p.service) / paceMemory
 	p.typical += (typical - p.typical) / paceMemory
 	p.slow += (slow - p.slow) / paceMemory
+	p.learn(s)
+	p.closed = s.End
 	left := unboundedSlack * p.service
 	if bounded > 0 {
 		left = slack / time.Duration(bounded)
@@ -72,6 +78,22 @@ func (p *pace) observe(s feedback.Sample, slack time.Duration, bounded int64) {
 		p.slack = left
 	}
 	p.slack += (left - p.slack) / paceMemory
+}
+
+// capacityMemory is how many windows the capacity remembers: so many that it follows neither chance nor the swings of the
+// limit.
+const capacityMemory = 16
+
+// learn takes in what a window says of the capacity: all of it where the limit bound all the time, and otherwise only
+// that it is no less than what was finished.
+func (p *pace) learn(s feedback.Sample) {
+	switch x := float64(s.Throughput()); {
+	case s.Bound() && s.Concurrency() >= 0.9*float64(s.Limit):
+		p.full = min(p.full+1, capacityMemory)
+		p.capacity += (x - p.capacity) / float64(p.full)
+	case p.full > 0 && float64(p.drain) > p.capacity:
+		p.capacity += (float64(p.drain) - p.capacity) / capacityMemory
+	}
 }
 
 // retryHint returns when those refused may ask again: after a service time, and later the more is refused, so

@@ -12,7 +12,10 @@ type Stats struct {
 	Refused  [reasons]uint64  // requests refused since the start, by Reason
 	Outcomes [outcomes]uint64 // permits returned since the start, by Outcome
 
+	// As the last window showed it that has closed, Age ago. One closes after a service time, with 16 requests finished.
+	Age        time.Duration
 	Throughput float64       // work finished lately, requests per second
+	Capacity   float64       // the same when the limit last held the load back; 0: it never did
 	Service    time.Duration // mean time from permit to release, lately
 
 	ControllerPanics uint64 // times that the controller panicked, and the limit stayed as it was
@@ -51,6 +54,8 @@ func (l *Limiter) Stats() Stats {
 	s.InFlight = l.load.inFlight()
 	s.Line = l.line.length
 	s.Throughput = float64(l.pace.drain)
+	s.Capacity = l.pace.capacity
+	s.Age = max(0, l.now()-l.pace.closed)
 	s.Service = l.pace.service
 	s.ControllerPanics = l.controllerPanics
 	s.SignalPanics = l.signal.panics.Load()

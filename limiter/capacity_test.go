@@ -1,0 +1,55 @@
+package limiter
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// What the service was seen to do at its limit is remembered while less is asked of it, and is more when more is done.
+func TestCapacity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, err := New(WithFixedLimit(10))
+		if err != nil {
+			t.Fatal(err)
+		}
+		work := 10 * time.Millisecond
+		load := func(rate int) {
+			for range 3 * rate {
+				go func() {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					defer cancel()
+					if permit, err := l.Acquire(ctx); err == nil {
+						time.Sleep(work)
+						permit.Release(OK)
+					}
+				}()
+				time.Sleep(time.Second / time.Duration(rate))
+			}
+		}
+		check := func(when string, want float64) {
+			t.Helper()
+			s := l.Stats()
+			if s.Capacity < .95*want || s.Capacity > 1.05*want {
+				t.Errorf("%s: capacity %v, want %v", when, s.Capacity, want)
+			}
+			if s.Age > 50*time.Millisecond {
+				t.Errorf("%s: as of %v ago, want the last window", when, s.Age)
+			}
+		}
+		load(500)
+		check("at half of the load", 0)
+		load(2000)
+		check("at twice the load", 1000)
+		load(500)
+		check("at half of it again", 1000)
+		work = 5 * time.Millisecond
+		load(1500)
+		check("when it does more without being full", 1500)
+		time.Sleep(time.Minute)
+		if age := l.Stats().Age; age < 59*time.Second {
+			t.Errorf("as of %v ago after a minute of nothing", age)
+		}
+	})
+}
