@@ -20,12 +20,17 @@ const shareSlack = 1e-9
 //
 // What a group does not use is lent to whoever comes, so that no permit is kept idle for it. When the group comes back,
 // the next permits that are returned go to it, before anything more critical, until it has what it is guaranteed: this
-// takes a service time at most. As many of its requests may wait for that as it is guaranteed permits, however long the
-// line: only their deadline refuses them, or something more critical of their own group. With more than one permit
-// above its guarantee a group waits, and is refused, like all others.
+// takes a service time at most.
 //
-// A guarantee is the share of the limit in force, rounded down, but at least one request as long as the limit is no
-// less than the number of groups. Where the shares add up to 1, requests that belong to no group have only what the
+// Its requests may wait for that however long the line: as many as the group's own permits can serve in the time that a
+// burst may wait in the line, and once the group asks for more than it is guaranteed, burst after burst, about as many
+// as it is guaranteed permits. Only their deadline refuses those, or something more critical of their own group. What is
+// in flight above the guarantee comes off that number, so that a group that wants more waits for it, and is refused,
+// like all others.
+//
+// A guarantee is the share of the limit in force, rounded up. Where the limit is not enough for that, the smallest are
+// rounded up first, and the others down, but each is at least one request as long as the limit is no less than the number
+// of groups. Where the shares add up to 1, requests that belong to no group have only what the
 // groups leave. [Limiter.SetBulkheads] changes the shares later. Given more than once, the tables add up, and the last
 // share of a name holds. [New] rejects nil, an empty name, a share out of range, shares of more than 1 in all, and
 // more than 64 groups. Tenants need none: they share by themselves.
@@ -117,6 +122,7 @@ func (l *Limiter) setBulkheads(now time.Duration, shares map[string]float64) {
 		if _, stays := shares[g.name]; !stays {
 			g.share = 0
 			g.guarantee.Store(0)
+			g.count(now, l.pace, 0)
 			l.retired = append(l.retired, g)
 		}
 		table[g.name] = g
@@ -146,6 +152,9 @@ func (l *Limiter) setBulkheads(now time.Duration, shares map[string]float64) {
 // divide makes the guarantees follow the limit. The caller holds mu.
 func (l *Limiter) divide(now time.Duration) {
 	l.line.divide(int(l.limit.Load()))
+	for _, g := range l.line.groups {
+		g.count(now, l.pace, l.line.most)
+	}
 	for level := range l.line.reserves {
 		var next *waiter
 		for w := l.line.reserves[level].oldest; w != nil; w = next {
@@ -159,14 +168,15 @@ func (l *Limiter) divide(now time.Duration) {
 
 // divide shares out the limit. Rounded down, the guarantees fit into it; what is too much after those below 1 have been
 // raised is taken from the largest. Groups are sorted by share, so that where not all can have one, the largest have.
+// What is left rounds the guarantees up, the smallest first: they lack the most.
 func (l *line) divide(limit int) {
 	var guarantees [maxBulkheads]int
-	sum := 0
+	left := limit
 	for i, g := range l.groups {
 		guarantees[i] = max(1, int(g.share*float64(limit)+shareSlack))
-		sum += guarantees[i]
+		left -= guarantees[i]
 	}
-	for ; sum > limit; sum-- {
+	for ; left < 0; left++ {
 		most := 0
 		for i := range l.groups {
 			if guarantees[i] >= guarantees[most] {
@@ -175,7 +185,11 @@ func (l *line) divide(limit int) {
 		}
 		guarantees[most]--
 	}
-	for i, g := range l.groups {
+	for i, g := range slices.Backward(l.groups) {
+		if left > 0 && float64(guarantees[i]) < g.share*float64(limit)-shareSlack {
+			guarantees[i]++
+			left--
+		}
 		g.guarantee.Store(int32(guarantees[i]))
 	}
 }
@@ -192,7 +206,9 @@ type group struct {
 	share     float64 // guarded by the limiter's mutex; 0 once the group is gone
 	guarantee atomic.Int32
 	inFlight  atomic.Int32
-	waiting   [levels]atomic.Int32 // changed under the limiter's mutex
+	most      atomic.Int32         // in flight and waiting, where only the guarantee gives them room; changed under the limiter's mutex
+	burst     burst                // of who waits for the group's own permits; guarded by it
+	waiting   [levels]atomic.Int32 // changed under it
 	lanes     [levels]list         // the same waiters, in the order in which they are served; guarded by it
 }
 
@@ -224,20 +240,39 @@ func (g *group) ahead(level int) int {
 	return n
 }
 
-// room reports whether a newcomer of the level may wait for what is guaranteed, though the line has no place for it:
-// as many may as are guaranteed, so that permits that come back together all find a taker.
-func (g *group) room(level int) bool { return g != nil && !g.borrows() && g.free(level) > 0 }
+// room reports whether a newcomer of the level may wait for what is guaranteed, though the line has no place for it.
+func (g *group) room(level int) bool { return g != nil && g.free(level) > 0 }
 
 // keeps reports whether one who waits may go on to.
-func (g *group) keeps(w *waiter) bool { return g != nil && !g.borrows() && g.free(w.level()) >= 0 }
-
-// borrows reports whether the group has so much more than it is guaranteed that it waits like all others. One more is
-// had by chance, by whoever comes when a permit is free; if the next ones were refused for it, the group would have
-// less than its guarantee as soon as it is given back.
-func (g *group) borrows() bool { return g.inFlight.Load() > g.guarantee.Load()+1 }
+func (g *group) keeps(w *waiter) bool { return g != nil && g.free(w.level()) >= 0 }
 
 // free returns how many more may wait for what is guaranteed, if those below the level go.
-func (g *group) free(level int) int { return int(g.guarantee.Load()) - g.ahead(level) }
+func (g *group) free(level int) int {
+	return int(g.most.Load()) - int(g.inFlight.Load()) - g.ahead(level)
+}
+
+// count brings most up to now: as many as are guaranteed are in flight; one more was had by chance, which must not leave
+// the group short once it is given back; and those wait whom the group's own permits serve within its credit, or as many
+// as are guaranteed, so that permits that come back together all find a taker. memory is how many all groups may have
+// waiting. The caller holds the limiter's mutex, and has not yet made the change in who waits that it calls for.
+//
+// The credit is that of a line of the group's own: filled while the group leaves a part of its guarantee, and spent
+// while more wait than may in any case.
+func (g *group) count(now time.Duration, p pace, memory int) {
+	guarantee, waiting := float64(g.guarantee.Load()), float64(g.ahead(0))
+	if guarantee == 0 {
+		g.most.Store(0)
+		return
+	}
+	each := float64(p.service) / guarantee // the time from one of the group's own permits to the next
+	load := (float64(g.inFlight.Load()) + waiting) / guarantee
+	g.burst.count(now, p.fullCredit(), load, time.Duration(max(0, waiting-guarantee)*each))
+	room := guarantee
+	if each > 0 {
+		room = max(room, min(float64(g.burst.credit)/each, g.share*float64(memory)))
+	}
+	g.most.Store(int32(min(guarantee+1+room, maxWeight)))
+}
 
 // wait returns how long a newcomer of the level waits for what is guaranteed. Who is owed a permit takes one of the
 // next, whoever returns it; who is not waits for one of the group's own.

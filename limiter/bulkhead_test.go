@@ -108,6 +108,62 @@ func TestBulkheadHoldsInAFlood(t *testing.T) {
 	}
 }
 
+// A group whose bursts fit into its guarantee gets all of them served, though many more come at once than are
+// guaranteed.
+func TestGroupMayComeInBursts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := mustNew(t, WithFixedLimit(10), WithBulkheads(shares{"mine": .3}))
+		flood := &flow{Request: Request{Criticality: CriticalPlus}, rate: 10_000, to: 3 * time.Second, counted: time.Second}
+		flows := []*flow{flood}
+		for at := 500 * time.Millisecond; at < 3*time.Second; at += 100 * time.Millisecond {
+			burst := &flow{Request: Request{Bulkhead: "mine"}, rate: 20_000, from: at, to: at + time.Millisecond, counted: time.Second}
+			flows = append(flows, burst)
+		}
+		runFlows(t, l, flows...)
+		asked, served := 0, 0
+		for _, burst := range flows[1:] {
+			asked += burst.asked
+			served += burst.served
+		}
+		if asked != 400 || served < 392 {
+			t.Errorf("%d of %d served, want .98 of 400", served, asked)
+		}
+		if flood.served < 1550 {
+			t.Errorf("%d of the others served in two seconds, want the 1600 that are left", flood.served)
+		}
+	})
+}
+
+// One that wants more than it is guaranteed, all the time, gets that and no more where others are more critical, and
+// those that are served wait no longer than for permits that come back together.
+func TestGroupThatWantsMoreWaitsNoLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := mustNew(t, WithFixedLimit(10), WithBulkheads(shares{"mine": .3}))
+		group := &flow{Request: Request{Bulkhead: "mine"}, rate: 400, to: 3 * time.Second, counted: 2 * time.Second}
+		flood := &flow{Request: Request{Criticality: CriticalPlus}, rate: 10_000, to: 3 * time.Second, counted: 2 * time.Second}
+		runFlows(t, l, group, flood)
+		if group.served < 294 || group.served > 312 || flood.served < 690 {
+			t.Errorf("%d of the group and %d others served in a second, want 300 and 700", group.served, flood.served)
+		}
+		if group.most > 20*time.Millisecond {
+			t.Errorf("waited up to %v, want two service times at most, though callers have 200ms", group.most)
+		}
+	})
+}
+
+// Where there is memory for few, no group has more than its part of them waiting, but for as many as it is guaranteed.
+func TestRoomOfAGroupFitsIntoTheMemory(t *testing.T) {
+	l := mustNew(t, WithFixedLimit(10), WithBulkheads(shares{"mine": .3}))
+	g := l.group("mine")
+	p := pace{service: time.Millisecond, slack: time.Hour}
+	for now, c := range []struct{ memory, want int }{{math.MaxInt, maxWeight}, {100, 3 + 1 + 30}, {5, 3 + 1 + 3}} {
+		g.count(time.Duration(now+1)*time.Hour, p, c.memory)
+		if got := int(g.most.Load()); got != c.want {
+			t.Errorf("memory for %d: %d in flight and waiting, want %d", c.memory, got, c.want)
+		}
+	}
+}
+
 // Without the guarantee the same requests get nothing: the flood is one.
 func TestWithoutBulkheadTheFloodTakesAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -156,7 +212,7 @@ func TestUnusedPartsAreLent(t *testing.T) {
 // While all want more than there is, nobody has less than is guaranteed, at any instant, and the limit holds.
 func TestBulkheadsAreExactWhenFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := mustNew(t, WithFixedLimit(10), WithBulkheads(shares{"a": .3, "b": .51}))
+		l := mustNew(t, WithFixedLimit(10), WithBulkheads(shares{"a": .3, "b": .41}))
 		flood := func(c Criticality, name string) *flow {
 			return &flow{Request: Request{Criticality: c, Bulkhead: name}, rate: 3_000, to: time.Second, counted: 500 * time.Millisecond}
 		}
@@ -211,6 +267,14 @@ func TestOwedWaitsAtTheHead(t *testing.T) {
 	})
 }
 
+// spendGroupCredit leaves the groups room for as many as are guaranteed, and for one by chance.
+func spendGroupCredit(l *Limiter) {
+	for _, g := range l.line.groups {
+		g.burst = burst{counted: l.now()}
+		g.count(l.now(), l.pace, l.line.most)
+	}
+}
+
 // fillLine takes all permits and all places in the line for the most critical, until newcomers are refused.
 func fillLine(t *testing.T, l *Limiter) (held []Permit) {
 	t.Helper()
@@ -219,6 +283,7 @@ func fillLine(t *testing.T, l *Limiter) (held []Permit) {
 		held = append(held, mustAcquire(t, l))
 	}
 	spendCredit(l)
+	spendGroupCredit(l)
 	for range shortLine {
 		go func() { _, _ = l.AcquireRequest(t.Context(), Request{Criticality: CriticalPlus}) }()
 		synctest.Wait()
@@ -229,7 +294,8 @@ func fillLine(t *testing.T, l *Limiter) (held []Permit) {
 	return held
 }
 
-// However long the line, as many of a group may wait as it is guaranteed, the most critical of them.
+// However long the line, as many of a group have room as it is guaranteed permits, as many again, and one more: the most
+// critical of them.
 func TestGroupHasRoomOfItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := mustNew(t, WithFixedLimit(4), WithBulkheads(shares{"mine": .5}))
@@ -254,16 +320,17 @@ func TestGroupHasRoomOfItsOwn(t *testing.T) {
 			}
 			return 0
 		}
-		for range 2 {
+		const room = 2 + 2 + 1
+		for range room {
 			if got := ask(Sheddable); got != 0 {
 				t.Errorf("Preview of a request that is owed a permit: %v, want none", got)
 			}
 		}
-		if got := bulkhead(t, l, "mine"); got.Waiting != 2 || len(verdicts) != 0 {
-			t.Fatalf("%+v and %d refused, want two who wait", got, len(verdicts))
+		if got := bulkhead(t, l, "mine"); got.Waiting != room || len(verdicts) != 0 {
+			t.Fatalf("%+v and %d refused, want %d who wait", got, len(verdicts), room)
 		}
 		if got := ask(Sheddable); got == 0 || <-verdicts != got {
-			t.Errorf("a third one: Preview says %v and Acquire something else", got)
+			t.Errorf("one more: Preview says %v and Acquire something else", got)
 		}
 		if got := ask(Critical); got != 0 {
 			t.Errorf("Preview of a more critical one: %v, want none", got)
@@ -271,13 +338,18 @@ func TestGroupHasRoomOfItsOwn(t *testing.T) {
 		if got := <-verdicts; got != ReasonDisplaced {
 			t.Errorf("the worst of the group: %v, want displaced by a better one", got)
 		}
-		if got := bulkhead(t, l, "mine"); got.Waiting != 2 {
-			t.Errorf("%+v, want two who wait", got)
+		if got := bulkhead(t, l, "mine"); got.Waiting != room {
+			t.Errorf("%+v, want %d who wait", got, room)
 		}
 		held[0].Release(OK)
 		synctest.Wait()
-		if len(verdicts) != 2 || <-verdicts != 0 || <-verdicts != 0 {
-			t.Errorf("%d answered after a release, want both who wait: each releases at once", len(verdicts))
+		if len(verdicts) != room {
+			t.Fatalf("%d answered after a release, want all who wait: each releases at once", len(verdicts))
+		}
+		for range room {
+			if got := <-verdicts; got != 0 {
+				t.Errorf("refused: %v", got)
+			}
 		}
 		for _, p := range held {
 			p.Release(OK)
@@ -285,12 +357,12 @@ func TestGroupHasRoomOfItsOwn(t *testing.T) {
 	})
 }
 
-// One permit that was had by chance costs the group nothing; with more it waits like all others.
+// What was had by chance costs the group nothing; with more than its own permits serve soon it waits like all others.
 func TestGroupThatHasBorrowedHasNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := mustNew(t, WithFixedLimit(6), WithBulkheads(shares{"mine": .5}))
 		fillLine(t, l)
-		for inFlight, want := range []bool{true, true, true, true, true, false, false} {
+		for inFlight, want := range []bool{true, true, true, true, true, true, true, false, false} {
 			l.group("mine").inFlight.Store(int32(inFlight))
 			if got := l.Preview(t.Context(), Request{Bulkhead: "mine"}) == nil; got != want {
 				t.Errorf("%d in flight of 3: may wait %v, want %v", inFlight, got, want)
@@ -319,9 +391,10 @@ func TestGroupKeepsWhoLosesThePlace(t *testing.T) {
 		}, 2, 3, ReasonDisplaced, 0},
 		{"the worst of them go", []comer{
 			{Sheddable, 0, 0, ""}, {Sheddable, 0, 0, ""}, {Sheddable, 0, 0, ""},
-			{Sheddable, 0, 0, "mine"}, {Sheddable, 0, 0, "mine"}, {SheddablePlus, 0, 0, "mine"}, // only the last has a place
+			{Sheddable, 0, 0, "mine"}, {Sheddable, 0, 0, "mine"}, {Sheddable, 0, 0, "mine"}, {Sheddable, 0, 0, "mine"},
+			{Sheddable, 0, 0, "mine"}, {SheddablePlus, 0, 0, "mine"}, // only the last has a place
 			{CriticalPlus, 0, 0, ""}, {CriticalPlus, 0, 0, ""}, {CriticalPlus, 0, 0, ""},
-		}, 2, 3, ReasonDisplaced, ReasonDisplaced},
+		}, 5, 3, ReasonDisplaced, ReasonDisplaced},
 		{"to a better tenant", []comer{
 			{Critical, 1, 1, "mine"}, {Critical, 2, 1, "mine"}, {Critical, 50, 1, ""},
 			{Critical, 100, 2, ""}, {Critical, 100, 2, ""}, {Critical, 100, 2, ""},
@@ -335,6 +408,7 @@ func TestGroupKeepsWhoLosesThePlace(t *testing.T) {
 					mustAcquire(t, l)
 				}
 				spendCredit(l)
+				spendGroupCredit(l)
 				l.threshold.fits = placeOf(levels, 0)
 				refused := map[string]Reason{}
 				for i, comer := range c.comers {
@@ -471,7 +545,10 @@ func TestGuarantees(t *testing.T) {
 		want   []int
 	}{
 		{10, []float64{.3}, []int{3}},
-		{10, []float64{.39}, []int{3}},
+		{10, []float64{.31}, []int{4}},       // rounded up
+		{13, []float64{.3, .7}, []int{4, 9}}, // the smallest first, as far as the limit goes
+		{5, []float64{.5, .5}, []int{2, 3}},
+		{10, []float64{.36, .32, .32}, []int{3, 3, 4}},
 		{100, []float64{.29, .57, .14}, []int{29, 57, 14}}, // as decimals, not as floats
 		{10, []float64{.1, .1, .1, .1, .1, .1, .1, .1, .1, .1}, []int{1, 1, 1, 1, 1, 1, 1, 1, 1, 1}},
 		{10, []float64{.001}, []int{1}},
@@ -494,13 +571,13 @@ func TestGuarantees(t *testing.T) {
 	}
 }
 
-// Whatever the shares: the guarantees fit into the limit, each is what its share says or one less for each group that
-// was raised, and nobody goes without where all can have one.
+// Whatever the shares: the guarantees fit into the limit, each is what its share says, rounded up, or less where the
+// limit has no more: one less, and one for each group that was raised. Nobody goes without where all can have one.
 func TestGuaranteesFitIntoTheLimit(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	l := mustNew(t)
 	for range 2000 {
-		n, limit := 1+rng.IntN(maxBulkheads), 1+rng.IntN(200)
+		n, limit, part := 1+rng.IntN(maxBulkheads), 1+rng.IntN(200), 1-.5*float64(rng.IntN(2))
 		table, sum := shares{}, 0.0
 		for i := range n {
 			share := math.Pow(rng.Float64(), 6) + 1e-6
@@ -508,20 +585,22 @@ func TestGuaranteesFitIntoTheLimit(t *testing.T) {
 			sum += share
 		}
 		for name := range table {
-			table[name] /= sum
+			table[name] *= part / sum
 		}
 		l.limit.Store(int64(limit))
 		if err := l.SetBulkheads(table); err != nil {
 			t.Fatal(err)
 		}
-		all := 0
+		all, short := 0, false
 		for _, b := range l.Bulkheads() {
 			all += b.Guarantee
-			if b.Guarantee < 1 && limit >= n || b.Guarantee < int(b.Share*float64(limit))-n || float64(b.Guarantee) > max(1, b.Share*float64(limit)+shareSlack) {
+			exact := b.Share * float64(limit)
+			if b.Guarantee < 1 && limit >= n || b.Guarantee < int(exact)-n || float64(b.Guarantee) > math.Ceil(exact) {
 				t.Fatalf("limit %d, %d groups: %+v", limit, n, b)
 			}
+			short = short || float64(b.Guarantee) < exact-shareSlack
 		}
-		if all > limit {
+		if all > limit || short && all < limit {
 			t.Fatalf("%d guaranteed of %d", all, limit)
 		}
 	}
@@ -547,7 +626,7 @@ func TestGuaranteesFollowTheLimit(t *testing.T) {
 				p.Release(OK)
 			})
 		}
-		for _, c := range []struct{ limit, a, b int }{{20, 6, 4}, {4, 1, 1}, {1, 1, 0}, {10, 3, 2}, {1, 1, 0}, {40, 12, 8}} {
+		for _, c := range []struct{ limit, a, b int }{{20, 6, 4}, {4, 2, 1}, {1, 1, 0}, {10, 3, 2}, {1, 1, 0}, {40, 12, 8}} {
 			next.Store(int64(c.limit))
 			time.Sleep(100 * time.Millisecond)
 			if a, b := bulkhead(t, l, "a"), bulkhead(t, l, "b"); a.Guarantee != c.a || b.Guarantee != c.b || a.Share != .3 {

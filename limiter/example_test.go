@@ -99,7 +99,7 @@ func ExampleLimiter_SetBulkheads() {
 	// limiter: SetBulkheads: shares of 1.1 in all; want at most 1
 	// <nil>
 	// payments: 5 of 10
-	// search: 2 of 10
+	// search: 3 of 10
 }
 
 // Customers share a limiter: under overload whoever had the most lately is refused first.

@@ -42,11 +42,16 @@ type list struct {
 
 // queue holds the waiters of one criticality in the order in which they came.
 //
-// It may stand for as long as a burst can: credit is filled while less comes than can be served, and spent while
-// somebody waits. When it is spent the queue is standing, and only shortLine may wait.
+// It may stand for as long as a burst can. When its credit is spent the queue is standing, and only shortLine may wait.
 type queue struct {
 	list
-	work    float64 // of all that wait
+	burst
+	work float64 // of all that wait
+}
+
+// burst is how long people may wait: credit is filled while less comes than can be served, and spent while somebody
+// waits.
+type burst struct {
 	credit  time.Duration
 	counted time.Duration // credit is right for this instant
 }
@@ -94,20 +99,30 @@ func (l *list) behind(w *waiter, overtakes bool) *waiter {
 	return last
 }
 
-// count brings the credit up to now. It is filled in proportion to what is left of the limit by all that comes of
-// this criticality and above, and spent in proportion to the wait of who came first. Work that fits thus keeps
-// its credit however often somebody waits for a moment; work that does not gets none, however often nobody does.
+// count brings the credit up to now. The load is all that comes of this criticality and above, and the wait that of who
+// came first. Work that fits thus keeps its credit however often somebody waits for a moment; work that does not gets
+// none, however often nobody does.
 func (q *queue) count(now, full time.Duration, load float64) {
-	passed := now - q.counted
+	wait := time.Duration(0)
+	if q.length > 0 {
+		wait = now - q.oldest.came
+	}
+	q.burst.count(now, full, load, wait)
+}
+
+// count brings the credit up to now: filled in proportion to what the load leaves of what can be served, and spent in
+// proportion to the wait.
+func (b *burst) count(now, full time.Duration, load float64, wait time.Duration) {
+	passed := now - b.counted
 	if passed <= 0 {
 		return
 	}
-	q.counted = now
+	b.counted = now
 	change := filling * max(0, 1-load)
-	if q.length > 0 && full > 0 {
-		change -= spending * float64(now-q.oldest.came) / float64(full)
+	if full > 0 {
+		change -= spending * float64(wait) / float64(full)
 	}
-	q.credit = max(0, min(full, q.credit+time.Duration(change*float64(passed))))
+	b.credit = max(0, min(full, b.credit+time.Duration(change*float64(passed))))
 }
 
 // How fast credit comes and goes, relative to time: while nothing is offered, and while somebody has waited for
@@ -199,6 +214,7 @@ func (l *line) push(now time.Duration, w *waiter, overtakes bool, p pace, t *thr
 	l.length++
 	w.inLine = true
 	if w.group != nil {
+		w.group.count(now, p, l.most)
 		w.group.put(w, overtakes)
 		l.grouped++
 	}
@@ -209,6 +225,7 @@ func (l *line) remove(now time.Duration, w *waiter, p pace, t *threshold) {
 	l.length--
 	w.inLine = false
 	if w.group != nil {
+		w.group.count(now, p, l.most)
 		w.group.remove(w)
 		l.grouped--
 	}
