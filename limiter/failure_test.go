@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -43,4 +44,19 @@ func TestFailureOfNobodysWork(t *testing.T) {
 	if limiter.FailureMet(t.Context()) {
 		t.Error("a failure without a limiter was noted, want nothing")
 	}
+}
+
+// What serves the request hears of what failed behind it, however deep.
+func ExampleNoteFailure() {
+	lim, err := limiter.New()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx := limiter.ContextWithLimiter(context.Background(), lim, limiter.Critical)
+	func(ctx context.Context) { // a client that has tried three times
+		limiter.NoteFailure(ctx)
+	}(context.WithoutCancel(ctx))
+	fmt.Println("of use to do it once more:", !limiter.FailureMet(ctx))
+	// Output: of use to do it once more: false
 }
