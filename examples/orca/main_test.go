@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/test/bufconn"
+)
+
+// The claim of the example: in turn the weakest server gets more than it can do, and by load reports none does.
+func TestOrca(t *testing.T) {
+	var rows []row
+	for _, balancer := range balancers {
+		synctest.Test(t, func(t *testing.T) {
+			networks := map[string]*bufconn.Listener{}
+			var listeners []net.Listener
+			var addresses []string
+			for _, workers := range strengths {
+				name := fmt.Sprint(workers)
+				networks[name] = bufconn.Listen(1 << 16)
+				listeners, addresses = append(listeners, networks[name]), append(addresses, name)
+			}
+			r, err := run(t.Context(), balancer.config, listeners, addresses,
+				grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return networks[address].DialContext(ctx) }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.balancer = balancer.name
+			rows = append(rows, r)
+		})
+	}
+	var table strings.Builder
+	writeTable(&table, rows)
+	t.Logf("\n%s", &table)
+	if in := rows[0]; in.unanswered < .05 {
+		t.Errorf("%+v; want a part that gets no answer", in)
+	}
+	by := rows[1]
+	if by.unanswered > .02 || by.shares[0] > .22 || by.shares[2] < .45 {
+		t.Errorf("%+v; want all answered, with shares near 1 : 2 : 4", by)
+	}
+}
