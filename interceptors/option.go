@@ -196,7 +196,8 @@ func WithBulkhead(name string, share float64, m selector.Matcher) Option {
 }
 
 // WithOutcome decides how the error of a handler (nil too) counts. The default is [Outcome]. What it calls OK or
-// Ignored counts as Late all the same once the request's deadline has passed.
+// Ignored counts as Late all the same once the request's deadline has passed, and Ignored shortly before it too; see
+// [limiter.Late].
 func WithOutcome(f func(error) limiter.Outcome) Option {
 	return optionFunc(func(c *config) error {
 		c.outcome = f

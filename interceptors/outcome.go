@@ -1,9 +1,6 @@
 package interceptors
 
 import (
-	"context"
-	"time"
-
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -13,7 +10,8 @@ import (
 // Outcome is how a handler's error counts when [WithOutcome] is not given:
 //
 //   - no error, and errors that are the caller's fault (INVALID_ARGUMENT, NOT_FOUND, ...), are answers: OK;
-//   - CANCELED says nothing about the service: Ignored, unless the request's deadline has passed: Late;
+//   - CANCELED says nothing about the service: Ignored, and Late at the request's deadline, which most often arrives
+//     as a cancellation: after it, and in the 32nd of its time before;
 //   - DEADLINE_EXCEEDED is Late if the request's own deadline has passed, and Failed if it was a callee's;
 //   - an error without a status counts by the code that gRPC answers with: ctx.Err() as one of the two above;
 //   - everything else has failed. RESOURCE_EXHAUSTED and UNAVAILABLE too: they may be a callee's and are then no
@@ -36,19 +34,10 @@ func Outcome(err error) limiter.Outcome {
 	}
 }
 
-// outcomeOf is how a handler's error counts for a request with the context ctx. What is over only after its
-// deadline is late, whatever the error says: the caller's timer and ours run out together, and most often its
-// reset of the stream arrives first, so that a passed deadline looks like a cancellation here.
-func (p *policy) outcomeOf(ctx context.Context, err error) limiter.Outcome {
-	decide := p.outcome
-	if decide == nil {
-		decide = Outcome
+// outcomeOf is how a handler's error counts. That of a request that has run out of time is late, as the limiter sees.
+func (p *policy) outcomeOf(err error) limiter.Outcome {
+	if p.outcome != nil {
+		return p.outcome(err)
 	}
-	outcome := decide(err)
-	if outcome == limiter.Ignored {
-		if at, ok := ctx.Deadline(); ok && time.Until(at) <= 0 {
-			return limiter.Late
-		}
-	}
-	return outcome
+	return Outcome(err)
 }

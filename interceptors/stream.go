@@ -50,7 +50,7 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 	outcome := limiter.Panicked
 	defer func() { guarded.end(outcome) }()
 	err = handler(srv, guarded)
-	outcome = p.outcomeOf(ctx, err)
+	outcome = p.outcomeOf(err)
 	s.tell(ctx, request.Criticality)
 	forbidRetry(ctx, err)
 	return err

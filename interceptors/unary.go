@@ -34,7 +34,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	outcome := limiter.Panicked // what Release learns if the handler never returns
 	defer func() { permit.Release(outcome) }()
 	resp, err := handler(ctx, req)
-	outcome = p.outcomeOf(ctx, err)
+	outcome = p.outcomeOf(err)
 	s.tell(ctx, request.Criticality)
 	forbidRetry(ctx, err)
 	return resp, err

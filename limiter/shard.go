@@ -117,7 +117,7 @@ func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (inFlight i
 	}
 	stay := now - held.start
 	switch {
-	case outcome == OK && held.deadline > 0 && now > held.deadline:
+	case outcome == OK && held.deadline > 0 && now > held.deadline, outcome == Ignored && held.nearDeadline(now):
 		outcome = Late
 	case outcome == Late && (held.deadline == 0 || now < held.deadline):
 		outcome = Failed // somebody else's deadline
@@ -136,6 +136,17 @@ func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (inFlight i
 	s.counts.finish(outcome)
 	s.put(p)
 	return inFlight, true
+}
+
+// lateMargin is the part of its time before the deadline in which a request that is given up counts as late. The caller's
+// timer runs out with ours, but the request was under way for some time before its deadline was set here, so that the
+// caller's word often comes first. If all requests were given up, evenly over their time, no more of them would look
+// late than the control law takes for chance.
+const lateMargin = 1. / 32
+
+// nearDeadline reports whether what is given up now has run out of time.
+func (s *slot) nearDeadline(now time.Duration) bool {
+	return s.deadline > 0 && float64(s.deadline-now) <= lateMargin*float64(s.deadline-s.came)
 }
 
 // cancel ends a permit without work, as if it had never been asked for, and returns what it had in flight: 0 also if it
