@@ -241,6 +241,7 @@ func (l *Limiter) Refused(ctx context.Context, r Request, refusal *Refusal) {
 // release ends the work of a permit.
 func (l *Limiter) release(p Permit, outcome Outcome) {
 	now := l.now()
+	l.sense(now) // while it is still in flight: what it took is a request's
 	weight, ok := p.shard.finish(p, now, outcome)
 	if !ok {
 		return
@@ -248,7 +249,6 @@ func (l *Limiter) release(p Permit, outcome Outcome) {
 	if l.load.leave(weight) {
 		l.serve(now)
 	}
-	l.sense(now)
 	l.control(now)
 }
 

@@ -45,7 +45,9 @@ func (m *memory) fresh() float64 { return max(0, float64(m.heard.Allocated)-floa
 // observe takes in what was heard, and whether a collection has been since; it reports whether the room has changed.
 func (m *memory) observe(heard Memory, collected bool, inFlight int) bool {
 	if m.heard == (Memory{}) {
-		m.counted = heard.Allocated // before the first request: nobody's
+		m.counted = heard.Allocated // before the first request
+	} else if inFlight == 0 && heard.Allocated > m.heard.Allocated {
+		m.counted += heard.Allocated - m.heard.Allocated // by something else: no request was there
 	}
 	m.heard = heard
 	if collected {

@@ -241,6 +241,35 @@ func TestMemoryFullOfGarbage(t *testing.T) {
 	})
 }
 
+// What else the process allocates, such as another server of it, is not taken for that of requests that are few.
+func TestMemoryThatOthersAllocate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHeap(400*mib, 0)
+		l := mustNew(t, WithController(constant(1000)), WithInitialLimit(1000), WithMemory(h.read))
+		stop := make(chan struct{})
+		var others sync.WaitGroup
+		others.Go(func() {
+			for tick := time.NewTicker(time.Millisecond); ; {
+				select {
+				case <-tick.C:
+					h.allocate(0, mib/10)
+				case <-stop:
+					return
+				}
+			}
+		})
+		few := burden{rate: 2, during: 30 * time.Second, stay: 10 * time.Millisecond, holds: mib / 100}
+		few.bear(t, l, h)
+		few.rate, few.during = 100_000, time.Millisecond
+		few.bear(t, l, h)
+		close(stop)
+		others.Wait()
+		if s := l.Stats(); s.Refused != [reasons]uint64{} {
+			t.Errorf("refused %v, want none: a hundred requests take 1 MiB of 400", s.Refused)
+		}
+	})
+}
+
 // Whatever was taken, no state lasts in which all are refused.
 func TestMemoryOverrunByOtherThingsLocksNobodyOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
