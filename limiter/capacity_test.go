@@ -14,8 +14,7 @@ func TestCapacity(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		work := 10 * time.Millisecond
-		load := func(rate int) {
+		load := func(rate int, work time.Duration) {
 			for range 3 * rate {
 				go func() {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -38,14 +37,13 @@ func TestCapacity(t *testing.T) {
 				t.Errorf("%s: as of %v ago, want the last window", when, s.Age)
 			}
 		}
-		load(500)
+		load(500, 10*time.Millisecond)
 		check("at half of the load", 0)
-		load(2000)
+		load(2000, 10*time.Millisecond)
 		check("at twice the load", 1000)
-		load(500)
+		load(500, 10*time.Millisecond)
 		check("at half of it again", 1000)
-		work = 5 * time.Millisecond
-		load(1500)
+		load(1500, 5*time.Millisecond)
 		check("when it does more without being full", 1500)
 		time.Sleep(time.Minute)
 		if age := l.Stats().Age; age < 59*time.Second {
