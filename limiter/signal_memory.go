@@ -10,7 +10,7 @@ import (
 //
 // A request holds at most what it allocates, and those in flight for a stay hold what the last collection of garbage
 // found. So there is room for those, and for as many more as can each take all that one allocates. Of these fill may
-// come.
+// come. What the rest of the process allocates while a request is in flight counts as that one's.
 //
 // By the fixed point, where each holds a small part of what it allocates, up to fill / (1 - fill) = 4 times as many come
 // as would fit if each held it all.

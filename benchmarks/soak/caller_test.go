@@ -55,7 +55,7 @@ func end(err error) string {
 	return s.Code().String()
 }
 
-// context returns one that is cancelled soon, has little time, has enough, or has no end.
+// context returns one that is cancelled soon, has little time, has enough, or ends only with the turn.
 func (c *caller) context(ctx context.Context) (context.Context, context.CancelFunc) {
 	switch c.dice.IntN(8) {
 	case 0:
@@ -65,7 +65,7 @@ func (c *caller) context(ctx context.Context) (context.Context, context.CancelFu
 	case 1:
 		return context.WithTimeout(ctx, time.Duration(1+c.dice.IntN(40))*moment)
 	case 2:
-		return ctx, func() {}
+		return context.WithCancel(ctx)
 	default:
 		return context.WithTimeout(ctx, 50*service)
 	}

@@ -2,6 +2,7 @@ package soak
 
 import (
 	"flag"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -40,7 +41,8 @@ func (p *progress) show(t *testing.T, what string) (stop func()) {
 		for {
 			select {
 			case <-ticker.C:
-				t.Logf("%3d%% of %d %s, %v", 100*p.done.Load()/p.total, p.total, what, time.Since(began).Round(time.Second))
+				t.Logf("%3d%% of %d %s, %v, %d goroutines",
+					100*p.done.Load()/p.total, p.total, what, time.Since(began).Round(time.Second), runtime.NumGoroutine())
 			case done <- struct{}{}:
 				return
 			}
