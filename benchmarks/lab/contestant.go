@@ -52,15 +52,17 @@ func Contestants() []Contestant {
 	}
 }
 
-// contestantNamed returns the contestant of a name. Besides those of the table there is spillway@N for any N:
-// Spillway that starts from a limit of N.
+// contestantNamed returns the contestant of a name. Besides those of the table there are, for any N, spillway@N, which is
+// Spillway that starts from a limit of N, and told@N, which is Spillway with a limit of N that stays: what its line and its
+// choice come to when there is nothing to find out.
 func contestantNamed(name string) (Contestant, bool) {
-	if from, ok := strings.CutPrefix(name, "spillway@"); ok {
-		n, err := strconv.Atoi(from)
-		if err != nil || n < 1 {
-			return Contestant{}, false
+	if kind, number, ok := strings.Cut(name, "@"); ok {
+		limits := map[string]func(int) limiter.Option{"spillway": limiter.WithInitialLimit, "told": limiter.WithFixedLimit}
+		n, err := strconv.Atoi(number)
+		if limit := limits[kind]; limit != nil && err == nil && n >= 1 {
+			return Contestant{Name: name, New: spillway(limit(n))}, true
 		}
-		return Contestant{Name: name, New: spillway(limiter.WithInitialLimit(n))}, true
+		return Contestant{}, false
 	}
 	for _, c := range Contestants() {
 		if c.Name == name {

@@ -40,7 +40,7 @@ func chooseScenarios(t *testing.T, list string) []Scenario {
 
 func chooseContestants(t *testing.T, list string) []Contestant {
 	t.Helper()
-	return choose(t, list, Contestants(), contestantNamed, func(c Contestant) string { return c.Name }, "spillway@N")
+	return choose(t, list, Contestants(), contestantNamed, func(c Contestant) string { return c.Name }, "spillway@N, told@N")
 }
 
 // choose returns those that a list by commas names, or all. more are names to offer besides those of all.
