@@ -24,7 +24,7 @@ func TestBreakerOpensAndCloses(t *testing.T) {
 		if !ok {
 			t.Fatal("a call is stopped")
 		}
-		b.end(now, probe, v)
+		b.end(now, probe, v, new(tally))
 	}
 	for range breakerLeast - 1 {
 		end(failed)
@@ -50,7 +50,7 @@ func TestBreakerOpensAndCloses(t *testing.T) {
 		if _, ok := b.send(now); ok {
 			t.Error("two probes at once")
 		}
-		b.end(now, true, failed)
+		b.end(now, true, failed, new(tally))
 		wait = min(2*wait, breakerMost)
 	}
 	now = now.Add(2 * breakerMost)
@@ -100,7 +100,7 @@ func TestBreakerSparesWhatIsOfUse(t *testing.T) {
 		if !ok {
 			t.Fatal("open, though half is answered")
 		}
-		b.end(now, probe, v)
+		b.end(now, probe, v, new(tally))
 	}
 }
 

@@ -20,8 +20,10 @@ type call struct {
 	unary       bool
 	began       time.Time
 	given       time.Duration // the deadline that it got by default; 0: it came with one, or has none
-	probe       bool          // of the breaker
+	probe       bool          // of the breaker, where backends are not told apart
 	permit      limiter.Permit
+	dispatch    dispatch
+	counted     bool // among those that were sent
 }
 
 // begin returns the call, or an error if it is not worth sending. Whoever gets a call calls end, if it ends, and close.
@@ -29,24 +31,25 @@ func (c *Client) begin(ctx context.Context, p *clientPolicy, callee *callee, tar
 	ctx, criticality := c.carry(ctx)
 	call := &call{client: c, policy: p, callee: callee, criticality: criticality, unary: unary, began: time.Now()}
 	call.ctx, call.cancel, call.given = p.deadlines.set(ctx, callee, unary, call.began)
+	call.dispatch.call = call
 	if refusal := call.admit(target, method); refusal != nil {
 		call.cancel()
-		callee.notSent[refusal.obstacle].Add(1)
-		if refusal.obstacle != broken {
-			limiter.NotePressure(ctx, 1)
-		}
-		noteFailure(ctx, refusal)
+		call.stays(refusal, refusal)
 		return nil, refusal
 	}
-	callee.sent.Add(1)
+	call.ctx = context.WithValue(call.ctx, dispatchKey{}, &call.dispatch)
 	return call, nil
 }
 
 // admit returns why the call is not worth sending, nil if it is. The breaker comes last, for what it lets through as a
-// probe has to be sent.
+// probe has to be sent. Where backends are told apart, they are asked when gRPC picks one.
 func (c *call) admit(target, method string) (refusal *notSent) {
-	if refusal := c.callee.refuses(c.ctx, c.criticality, c.began); refusal != nil {
-		return refusal
+	apart := c.callee.apart.Load()
+	if c.callee.isTooLate(c.ctx, c.began) {
+		return errTooLate
+	}
+	if !apart && !c.callee.throttles[bounded(c.criticality)].send(c.began, 1) {
+		return errThrottled
 	}
 	if c.unary {
 		if c.permit, refusal = c.client.shields.enter(c.ctx, target, method, c.criticality); refusal != nil {
@@ -54,7 +57,7 @@ func (c *call) admit(target, method string) (refusal *notSent) {
 		}
 		c.began = c.began.Add(c.permit.Sojourn())
 	}
-	if c.policy.withoutBreaker {
+	if apart || c.policy.withoutBreaker {
 		return nil
 	}
 	var ok bool
@@ -71,14 +74,38 @@ func (c *call) close() {
 	c.permit.Release(limiter.Panicked)
 }
 
-// end takes in how the call ended.
-func (c *call) end(err error, trailer metadata.MD) {
+// stays takes in that the call was not sent, and what its caller gets for it.
+func (c *call) stays(refusal *notSent, err error) {
+	c.callee.notSent[refusal.obstacle].Add(1)
+	if refusal.obstacle != broken {
+		limiter.NotePressure(c.ctx, 1)
+	}
+	noteFailure(c.ctx, err)
+}
+
+// count takes in that the call was sent.
+func (c *call) count() {
+	if !c.counted {
+		c.counted = true
+		c.callee.sent.Add(1)
+	}
+}
+
+// end takes in how the call ended, and returns the error that its caller gets.
+func (c *call) end(err error, trailer metadata.MD) error {
+	refusal, err := c.dispatch.end(err, trailer)
+	if refusal != nil {
+		c.permit.Cancel()
+		c.stays(refusal, err)
+		return err
+	}
+	c.count()
 	now := time.Now()
 	n, why := parseNews(trailer[LoadTrailer])
 	if why != notIgnored {
 		c.client.callees.ignored[why].Add(1)
 	}
-	took, enough := now.Sub(c.began), c.hadEnoughTime()
+	took := now.Sub(c.began)
 	c.permit.Release(Outcome(err))
 	switch {
 	case !c.unary: // a stream's lifetime is no service time
@@ -88,18 +115,47 @@ func (c *call) end(err error, trailer metadata.MD) {
 	case c.given > 0 && took >= c.given: // it takes longer: the next one gets more
 		c.callee.latencies.observe(took)
 	}
-	if c.callee.learn(c.criticality, now, err, n) {
+	c.learn(now, err, trailer)
+	if refusedBy(err) != nobody {
 		n.pressure = 1
-	}
-	if !c.policy.withoutBreaker {
-		c.callee.breaker.end(now, c.probe, verdictOn(err, enough))
 	}
 	limiter.NotePressure(c.ctx, n.pressure)
 	noteFailure(c.ctx, err)
+	return err
+}
+
+// learn takes in what the end of the call says of its target, where backends are not told apart. A call that never came
+// to the load balancing says nothing of whether they are.
+func (c *call) learn(now time.Time, err error, trailer metadata.MD) {
+	own := sending{&c.callee.standing, c.began, c.probe}
+	switch {
+	case c.dispatch.isApart():
+		if c.probe {
+			own.to.breaker.end(now, true, c.verdict(own, err), &c.callee.tally)
+		}
+	case isAnswer(err) || !c.callee.apart.Load():
+		c.callee.apart.Store(false)
+		c.judge(own, now, err, trailer)
+	}
+}
+
+// judge takes in what the end of an attempt says of where it went.
+func (c *call) judge(a sending, now time.Time, err error, trailer metadata.MD) {
+	n, _ := parseNews(trailer[LoadTrailer])
+	a.to.learn(c.criticality, now, err, n)
+	if !c.policy.withoutBreaker {
+		v := c.verdict(a, err)
+		c.callee.tally.add(v)
+		a.to.breaker.end(now, a.probe, v, &c.callee.tally)
+	}
+}
+
+func (c *call) verdict(a sending, err error) verdict {
+	return verdictOn(err, c.hadEnoughTime(a.began))
 }
 
 // hadEnoughTime reports whether the callee had as much time as most of its answers take.
-func (c *call) hadEnoughTime() bool {
+func (c *call) hadEnoughTime(began time.Time) bool {
 	at, ok := c.ctx.Deadline()
 	if !c.unary || !ok {
 		return false
@@ -108,5 +164,5 @@ func (c *call) hadEnoughTime() bool {
 	if most == 0 {
 		most = defaultLeastDeadline
 	}
-	return at.Sub(c.began) >= most
+	return at.Sub(began) >= most
 }

@@ -9,54 +9,28 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	"github.com/spillway-go/spillway/limiter"
 )
 
 // callee is what a client knows of one method of one target.
 type callee struct {
-	throttles [criticalities]throttle // by criticality
-	quickest  atomic.Int64            // nanoseconds that an answer takes at least, as a low quantile; 0: not known
-	foreign   atomic.Bool             // its last refusal was not one of this package: it never speaks of pressure
-	latencies latencies
-	breaker   breaker
+	standing             // where backends are not told apart
+	apart    atomic.Bool // they are, as far as the last call knows
+	backends standings
+	tally    tally
+	turns    [criticalities]turns // by criticality
 
-	pressed atomic.Bool // by its last word
-	hedges  hedges
+	quickest  atomic.Int64 // nanoseconds that an answer takes at least, as a low quantile; 0: not known
+	latencies latencies
+	hedges    hedges
 
 	sent, fallbacks, hedged atomic.Int64
 	notSent                 [obstacles]atomic.Int64
 }
 
-// refuses returns why a call is not worth sending, nil if it is.
-func (c *callee) refuses(ctx context.Context, criticality limiter.Criticality, now time.Time) *notSent {
-	if at, ok := ctx.Deadline(); ok && at.Sub(now) < time.Duration(c.quickest.Load()) {
-		return errTooLate
-	}
-	if !c.throttles[bounded(criticality)].send(now) {
-		return errThrottled
-	}
-	return nil
-}
-
-// learn takes in how a call ended: its error, and what the callee said. It reports whether it was refused.
-func (c *callee) learn(criticality limiter.Criticality, now time.Time, err error, n news) bool {
-	t := &c.throttles[bounded(criticality)]
-	from := refusedBy(err)
-	if from != nobody || isAnswer(err) {
-		c.pressed.Store(from != nobody || n.pressure > 0)
-	}
-	switch {
-	case from != nobody:
-		c.foreign.Store(from == somebody)
-		t.refused(now)
-	case !isAnswer(err):
-	case c.foreign.Load():
-		t.answered(now, throttleBlind)
-	default:
-		t.answered(now, throttleSlow+(1-n.pressure)*throttleFree)
-	}
-	return from != nobody
+// isTooLate reports whether less time is left than the quickest answers take.
+func (c *callee) isTooLate(ctx context.Context, now time.Time) bool {
+	at, ok := ctx.Deadline()
+	return ok && at.Sub(now) < time.Duration(c.quickest.Load())
 }
 
 // isAnswer reports whether the callee has answered: what ended on the way, or on this side, says nothing of its load.

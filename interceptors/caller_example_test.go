@@ -165,5 +165,5 @@ func ExampleWithHedging() {
 	}
 	defer client.Close()
 	fmt.Println(client.ServiceConfig())
-	// Output: {"methodConfig":[{"name":[{"service":"acme.v1.Shop","method":"Browse"}],"retryPolicy":{"maxAttempts":3,"initialBackoff":"0.1s","maxBackoff":"1s","backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}],"retryThrottling":{"maxTokens":20,"tokenRatio":0.05}}
+	// Output: {"loadBalancingConfig":[{"spillway_backends":{"childPolicy":[{"pick_first":{}}]}}],"methodConfig":[{"name":[{"service":"acme.v1.Shop","method":"Browse"}],"retryPolicy":{"maxAttempts":3,"initialBackoff":"0.1s","maxBackoff":"1s","backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}],"retryThrottling":{"maxTokens":20,"tokenRatio":0.05}}
 }

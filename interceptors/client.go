@@ -25,7 +25,7 @@ type Client struct {
 	incoming incoming
 	callees  *callees
 	shields  *shields
-	retrying string // the service config; "": none
+	config   string // the service config
 
 	idempotent idempotent // of what is hedged; nil: nothing is
 
@@ -45,14 +45,15 @@ type clientPolicy struct {
 // a bad one; [NewClient] returns the error instead.
 //
 // A call that its callee would refuse, by what it has refused lately and by what it says of its load ([LoadTrailer]), is
-// not sent, and fails at once with [ErrNotSent]; so does one that has less time left than the quickest answer takes. A
-// share of the calls is always sent, to find out when there is room again. What is learned is kept for each target,
-// method and criticality. A server that meets the refusal of a callee tells its own caller so, whatever its handler
+// not sent there; nor is one of a method that fails nearly all of them ([WithoutBreaker]). It goes to another backend of
+// the name, where there is one ([BackendPolicy]); else it fails at once with [ErrNotSent]. So does one that has less time
+// left than the quickest answer takes. A share of the calls is always sent, to find out when there is room again. What is
+// learned is kept for each backend, method and criticality. A server that meets the refusal of a callee tells its own caller so, whatever its handler
 // makes of it.
 //
 // A unary call without a deadline gets one ([WithDefaultDeadline]). What a handler calls until its own deadline has a
-// twentieth of the time left less than that, at most 50 ms, so that the handler can still answer. Calls to a method that
-// fails nearly all of them are not sent either ([WithoutBreaker]). Where there is no answer, [WithFallback] may have one.
+// twentieth of the time left less than that, at most 50 ms, so that the handler can still answer. Where there is no
+// answer, [WithFallback] may have one.
 //
 // Calls of idempotent methods are retried, by gRPC itself; see [WithIdempotent]. The policy is the connection's default
 // service config: one that the resolver brings takes its place, and so does a grpc.WithDefaultServiceConfig after these
@@ -81,7 +82,7 @@ func NewClient(opts ...ClientOption) (*Client, error) {
 	}
 	c := &Client{callees: new(callees), shields: &config.shields}
 	c.policy.Store(&config.policy)
-	if c.retrying, err = config.retries.serviceConfig(protoregistry.GlobalFiles); err != nil {
+	if c.config, err = config.retries.serviceConfig(protoregistry.GlobalFiles); err != nil {
 		return nil, err
 	}
 	if config.retries.hedging {
@@ -96,14 +97,11 @@ func NewClient(opts ...ClientOption) (*Client, error) {
 // DialOptions returns both interceptors and the service config as options for [grpc.NewClient]. The interceptors are
 // chained: those of options before run outside of them, those of options after inside.
 func (c *Client) DialOptions() []grpc.DialOption {
-	opts := []grpc.DialOption{
+	return []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(c.UnaryInterceptor()),
 		grpc.WithChainStreamInterceptor(c.StreamInterceptor()),
+		grpc.WithDefaultServiceConfig(c.config),
 	}
-	if c.retrying != "" {
-		opts = append(opts, grpc.WithDefaultServiceConfig(c.retrying))
-	}
-	return opts
 }
 
 // UnaryInterceptor returns the interceptor for unary calls.
@@ -132,12 +130,10 @@ func (c *Client) ask(
 	var trailer metadata.MD
 	if after := call.hedgesAfter(method, reply); after > 0 {
 		trailer, err = call.hedge(after, method, req, reply, cc, invoker, opts)
-		call.end(err, trailer)
-		return err
+		return call.end(err, trailer)
 	}
 	err = invoker(call.ctx, method, req, reply, cc, append(opts[:len(opts):len(opts)], grpc.Trailer(&trailer))...)
-	call.end(err, trailer)
-	return err
+	return call.end(err, trailer)
 }
 
 func (c *Client) stream(
@@ -150,10 +146,11 @@ func (c *Client) stream(
 	}
 	inner, err := streamer(call.ctx, desc, cc, method, opts...)
 	if err != nil {
-		call.end(err, nil)
+		err = call.end(err, nil)
 		call.close()
 		return nil, err
 	}
+	call.count()
 	return &clientStream{ClientStream: inner, call: call, many: desc.ServerStreams}, nil
 }
 
@@ -177,18 +174,20 @@ func (s *clientStream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
 	switch {
 	case errors.Is(err, io.EOF):
-		s.end(nil)
+		_ = s.end(nil)
 	case err != nil || !s.many:
-		s.end(err)
+		return s.end(err)
 	}
 	return err
 }
 
-func (s *clientStream) end(err error) {
+// end takes in how the stream ended, once, and returns the error that its caller gets.
+func (s *clientStream) end(err error) error {
 	s.once.Do(func() {
-		s.call.end(err, s.Trailer())
+		err = s.call.end(err, s.Trailer())
 		s.call.close()
 	})
+	return err
 }
 
 // carry returns a context with what is to be sent, and the criticality of the call. Where nobody said anything, it is

@@ -21,17 +21,26 @@ import (
 // bubble.
 type fleet struct {
 	testpb.TestServiceClient
-	conn    *grpc.ClientConn
-	servers []*Server
-	grpc    []*grpc.Server
+	conn      *grpc.ClientConn
+	servers   []*Server
+	grpc      []*grpc.Server
+	addresses []resolver.Address
+	listeners map[string]*bufconn.Listener
 }
 
 // connectFleet starts a server for each service, with the options, for the time of the test.
 func connectFleet(t *testing.T, services []*service, serviceConfig string, opts ...Option) *fleet {
 	t.Helper()
-	f := &fleet{}
-	listeners := map[string]*bufconn.Listener{}
-	var addresses []resolver.Address
+	f := startFleet(t, services, opts...)
+	f.conn, _ = f.dial(t, grpc.WithDefaultServiceConfig(serviceConfig))
+	f.TestServiceClient = testpb.NewTestServiceClient(f.conn)
+	return f
+}
+
+// startFleet starts the servers only.
+func startFleet(t *testing.T, services []*service, opts ...Option) *fleet {
+	t.Helper()
+	f := &fleet{listeners: map[string]*bufconn.Listener{}}
 	for i, svc := range services {
 		s := newServer(t, opts...)
 		srv := grpc.NewServer(append(s.ServerOptions(), grpc.WaitForHandlers(true))...)
@@ -43,8 +52,8 @@ func connectFleet(t *testing.T, services []*service, serviceConfig string, opts 
 			t.Fatal(err)
 		}
 		listener := bufconn.Listen(1 << 16)
-		listeners[address] = listener
-		addresses = append(addresses, resolver.Address{Addr: address})
+		f.listeners[address] = listener
+		f.addresses = append(f.addresses, resolver.Address{Addr: address})
 		served := make(chan error, 1)
 		go func() { served <- srv.Serve(listener) }()
 		t.Cleanup(func() {
@@ -58,17 +67,22 @@ func connectFleet(t *testing.T, services []*service, serviceConfig string, opts 
 		})
 		f.servers, f.grpc = append(f.servers, s), append(f.grpc, srv)
 	}
+	return f
+}
+
+// dial returns a connection for the time of the test, and what tells it the addresses: at first all.
+func (f *fleet) dial(t *testing.T, opts ...grpc.DialOption) (*grpc.ClientConn, *manual.Resolver) {
+	t.Helper()
 	names := manual.NewBuilderWithScheme("fleet")
-	names.InitialState(resolver.State{Addresses: addresses})
-	conn, err := grpc.NewClient("fleet:///all", grpc.WithResolvers(names), grpc.WithDefaultServiceConfig(serviceConfig),
+	names.InitialState(resolver.State{Addresses: f.addresses})
+	conn, err := grpc.NewClient("fleet:///all", append(opts, grpc.WithResolvers(names),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-			return listeners[address].DialContext(ctx)
+			return f.listeners[address].DialContext(ctx)
 		}),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithIdleTimeout(0))
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithIdleTimeout(0))...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	f.conn, f.TestServiceClient = conn, testpb.NewTestServiceClient(conn)
-	return f
+	return conn, names
 }

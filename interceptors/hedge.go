@@ -14,8 +14,8 @@ import (
 )
 
 // WithHedging sends unary calls of idempotent methods (see [WithIdempotent]) a second time when they take longer than 95
-// of 100 answers, and takes the first answer; the other call is cancelled. None is sent while the callee refuses anything
-// or says that it is under pressure, none before a hundred answers are known, and none of messages that are not
+// of 100 answers, and takes the first answer; the other call is cancelled. The second goes to another backend than the
+// first, where there is one. None is sent to a backend that refuses anything or says that it is under pressure, none before a hundred answers are known, and none of messages that are not
 // protobuf's. Hedges are at most a twentieth of a method's calls, and retries then too, so that both together stay a
 // tenth. The default is no hedging: it is more work for the callee, and only helps where one slow answer says nothing of
 // the next. [Client.SetOptions] rejects the option.
@@ -58,6 +58,13 @@ func (h *hedges) spend() bool {
 	return true
 }
 
+// refund takes back that a hedge was sent.
+func (h *hedges) refund() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.credit++
+}
+
 // hedgesAfter returns after which time the call is sent once more, 0 if never.
 func (c *call) hedgesAfter(method string, reply any) time.Duration {
 	if c.client.idempotent == nil || c.probe || !c.client.idempotent.has(method) {
@@ -70,9 +77,13 @@ func (c *call) hedgesAfter(method string, reply any) time.Duration {
 	return time.Duration(c.callee.latencies.p95.Load())
 }
 
-// eased reports whether the callee has refused nothing lately, and said of no pressure.
-func (c *call) eased() bool {
-	return !c.callee.pressed.Load() && c.callee.throttles[bounded(c.criticality)].share() == 1
+// mayHedge reports whether a hedge is worth a try: the callee has refused nothing lately, and spoken of no pressure.
+// Where backends are told apart, the hedge looks for one of which that is true.
+func (c *call) mayHedge() bool {
+	if c.callee.apart.Load() {
+		return !c.dispatch.isProbe()
+	}
+	return c.callee.eased(c.criticality)
 }
 
 // attempt is one of at most two that a call is sent as.
@@ -110,16 +121,22 @@ func (c *call) hedge(
 	won, over := false, make(chan struct{}) // won is read when over is closed
 	timer := time.AfterFunc(after, func() {
 		defer close(over)
-		if !c.eased() || !c.callee.hedges.spend() {
+		if !c.mayHedge() || !c.callee.hedges.spend() {
+			return
+		}
+		d := &dispatch{call: c, hedge: true}
+		second.send(context.WithValue(secondCtx, dispatchKey{}, d), method, req, cc, invoker, shared)
+		if refusal, _ := d.end(second.err, second.trailer); refusal != nil {
+			c.callee.hedges.refund()
 			return
 		}
 		c.callee.hedged.Add(1)
-		second.send(secondCtx, method, req, cc, invoker, shared)
 		if won = second.decides(); won {
 			cancelFirst()
 		}
 	})
 	first.send(firstCtx, method, req, cc, invoker, shared)
+	_, first.err = c.dispatch.end(first.err, first.trailer)
 	if !timer.Stop() {
 		if first.decides() {
 			cancelSecond()

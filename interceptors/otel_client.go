@@ -68,7 +68,7 @@ func (c *callees) register(meter metric.Meter) (metric.Registration, error) {
 		metric.WithDescription("Circuit breakers that are open or half open."))
 	keep(err)
 	i.share, err = meter.Float64ObservableGauge("spillway.client.share", metric.WithUnit("1"),
-		metric.WithDescription("Part of the calls that is sent, by what the callee has refused lately."))
+		metric.WithDescription("Part of the calls that is sent, by what the callee has refused lately, on average of its backends."))
 	keep(err)
 	if failed != nil {
 		return nil, failed
@@ -109,17 +109,35 @@ func (c *callee) observeAs(name calleeName, o metric.Observer, i *instruments) {
 	for why := range c.notSent {
 		count(i.notSent, c.notSent[why].Load(), with(reasonKey.String(obstacle(why).String())))
 	}
-	if open, openings := c.breaker.state(); openings > 0 {
+	if open, openings := c.breakers(); openings > 0 {
 		o.ObserveInt64(i.openings, openings, all)
-		opened := int64(0)
-		if open {
-			opened = 1
-		}
-		o.ObserveInt64(i.open, opened, all)
+		o.ObserveInt64(i.open, open, all)
 	}
 	for level := range c.throttles {
-		if t := &c.throttles[level]; t.met() {
-			o.ObserveFloat64(i.share, t.share(), with(criticalityKey.String(limiter.Criticality(level).String())))
+		if share, met := c.share(level); met {
+			o.ObserveFloat64(i.share, share, with(criticalityKey.String(limiter.Criticality(level).String())))
 		}
 	}
+}
+
+// breakers returns how many are open, and how often one opened.
+func (c *callee) breakers() (open, openings int64) {
+	open, openings = c.backends.breakers()
+	if isOpen, opened := c.breaker.state(); opened > 0 {
+		openings += opened
+		if isOpen && !c.apart.Load() {
+			open++
+		}
+	}
+	return open, openings
+}
+
+// share returns the part of the calls of a criticality that is sent, on average of the backends, and whether it was ever
+// less than 1.
+func (c *callee) share(level int) (share float64, met bool) {
+	if sum, n, met := c.backends.shares(level); c.apart.Load() && n > 0 {
+		return sum / float64(n), met
+	}
+	t := &c.throttles[level]
+	return t.share(), t.met()
 }

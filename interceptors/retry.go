@@ -60,7 +60,7 @@ func WithIdempotent(methods ...string) ClientOption {
 	}}
 }
 
-// WithoutRetries leaves the retries out of the service config: what [WithServiceConfig] says holds, and nothing else.
+// WithoutRetries leaves the retries out of the service config: what [WithServiceConfig] says of them holds.
 // [Client.SetOptions] rejects it.
 func WithoutRetries() ClientOption {
 	return startClientOption{"WithoutRetries", func(c *clientConfig) error {
@@ -69,13 +69,14 @@ func WithoutRetries() ClientOption {
 	}}
 }
 
-// WithServiceConfig adds retries to a service config that is wanted besides, as JSON:
+// WithServiceConfig adds retries and [BackendPolicy] to a service config that is wanted besides, as JSON:
 //
 //	interceptors.WithServiceConfig(`{"loadBalancingConfig": [{"weighted_round_robin": {}}]}`)
 //
 // What it says holds: a retryPolicy or a retryThrottling of its own stays as it is, and what it says of a method, of a
-// service or of all also holds for those methods of them that are retried. The default is the retries alone. [NewClient]
-// rejects what is no JSON object, method configs without a name or with one that another has, and a second service
+// service or of all also holds for those methods of them that are retried. The load balancing that it asks for becomes the
+// child of [BackendPolicy], unless it names that itself. The default is the retries, and pick_first as the child.
+// [NewClient] rejects what is no JSON object, method configs without a name or with one that another has, and a second service
 // config; the rest is for gRPC to check, when it dials. [Client.SetOptions] rejects the option.
 func WithServiceConfig(json string) ClientOption {
 	return startClientOption{"WithServiceConfig", func(c *clientConfig) error {
@@ -88,11 +89,10 @@ func WithServiceConfig(json string) ClientOption {
 }
 
 // ServiceConfig returns the service config that [Client.DialOptions] gives to gRPC, as JSON: for a resolver, whose
-// service config takes the place of this one, or for those who dial without DialOptions. It is empty where there is
-// nothing to say.
-func (c *Client) ServiceConfig() string { return c.retrying }
+// service config takes the place of this one, or for those who dial without DialOptions.
+func (c *Client) ServiceConfig() string { return c.config }
 
-// serviceConfig puts the service config together, or returns "" where there is nothing to say.
+// serviceConfig puts the service config together.
 func (r *retries) serviceConfig(files *protoregistry.Files) (string, error) {
 	names := r.idempotent
 	if r.off {
@@ -100,17 +100,17 @@ func (r *retries) serviceConfig(files *protoregistry.Files) (string, error) {
 	} else {
 		names = append(slices.Clip(names), idempotentMethods(files)...)
 	}
-	if r.base == nil && len(names) == 0 {
-		return "", nil
-	}
 	config := newServiceConfig()
 	if r.base != nil {
 		if err := config.parse(*r.base); err != nil {
 			return "", fmt.Errorf("interceptors: WithServiceConfig: %w", err)
 		}
-		if r.off {
-			return *r.base, nil
-		}
+	}
+	if err := config.balance(); err != nil {
+		return "", fmt.Errorf("interceptors: WithServiceConfig: %w", err)
+	}
+	if len(names) == 0 {
+		return config.String(), nil
 	}
 	throttling := retryThrottling
 	if r.hedging {

@@ -61,7 +61,7 @@ func ExampleWithServiceConfig() {
 		return
 	}
 	fmt.Println(client.ServiceConfig())
-	// Output: {"loadBalancingConfig":[{"weighted_round_robin":{}}],"methodConfig":[{"name":[{"service":"acme.v1.Shop"}],"retryPolicy":{"maxAttempts":3,"initialBackoff":"0.1s","maxBackoff":"1s","backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}],"retryThrottling":{"maxTokens":20,"tokenRatio":0.09}}
+	// Output: {"loadBalancingConfig":[{"spillway_backends":{"childPolicy":[{"weighted_round_robin":{}}]}}],"methodConfig":[{"name":[{"service":"acme.v1.Shop"}],"retryPolicy":{"maxAttempts":3,"initialBackoff":"0.1s","maxBackoff":"1s","backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}],"retryThrottling":{"maxTokens":20,"tokenRatio":0.09}}
 }
 
 // A client whose calls are not retried: somebody else does it already.
@@ -71,6 +71,6 @@ func ExampleWithoutRetries() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Printf("%q\n", client.ServiceConfig())
-	// Output: ""
+	fmt.Println(client.ServiceConfig())
+	// Output: {"loadBalancingConfig":[{"spillway_backends":{"childPolicy":[{"pick_first":{}}]}}]}
 }

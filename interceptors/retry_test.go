@@ -71,6 +71,8 @@ func TestServiceConfig(t *testing.T) {
 		throttling = `"retryThrottling":` + retryThrottling
 		both       = `[{"service":"acme.v1.Shop","method":"Browse"},{"service":"acme.v1.Shop","method":"Cancel"}]`
 		roundRobin = `"loadBalancingConfig":[{"round_robin":{}}]`
+		ours       = `"loadBalancingConfig":[{"spillway_backends":{"childPolicy":[{"pick_first":{}}]}}]`
+		oursRound  = `"loadBalancingConfig":[{"spillway_backends":{"childPolicy":[{"round_robin":{}}]}}]`
 		theirs     = `"retryPolicy":{"maxAttempts":2,"initialBackoff":"1s","maxBackoff":"1s","backoffMultiplier":1,"retryableStatusCodes":["ABORTED"]}`
 	)
 	for _, c := range []struct {
@@ -79,45 +81,55 @@ func TestServiceConfig(t *testing.T) {
 		opts    []ClientOption
 		want    string
 	}{
-		{name: "by descriptor", want: `{"methodConfig":[{"name":` + both + `,` + policy + `}],` + throttling + `}`},
-		{name: "nothing to say", strange: true},
+		{name: "by descriptor", want: `{` + ours + `,"methodConfig":[{"name":` + both + `,` + policy + `}],` + throttling + `}`},
+		{name: "nothing to retry", strange: true, want: `{` + ours + `}`},
 		{
 			name: "by the user's word", strange: true,
 			opts: []ClientOption{WithIdempotent("/a.B/C", "/d.E/*"), WithIdempotent("/a.B/C")},
-			want: `{"methodConfig":[{"name":[{"service":"a.B","method":"C"},{"service":"d.E"}],` + policy + `}],` + throttling + `}`,
+			want: `{` + ours + `,"methodConfig":[{"name":[{"service":"a.B","method":"C"},{"service":"d.E"}],` + policy + `}],` + throttling + `}`,
 		},
-		{name: "none", opts: []ClientOption{WithoutRetries(), WithIdempotent("/a.B/C")}},
+		{name: "none", opts: []ClientOption{WithoutRetries(), WithIdempotent("/a.B/C")}, want: `{` + ours + `}`},
 		{
 			name: "none, and another service config",
 			opts: []ClientOption{WithoutRetries(), WithServiceConfig(`{ ` + roundRobin + ` }`)},
-			want: `{ ` + roundRobin + ` }`,
+			want: `{` + oursRound + `}`,
 		},
 		{
 			name: "besides another service config",
 			opts: []ClientOption{WithServiceConfig(`{` + roundRobin + `,"methodConfig":null}`)},
-			want: `{` + roundRobin + `,"methodConfig":[{"name":` + both + `,` + policy + `}],` + throttling + `}`,
+			want: `{` + oursRound + `,"methodConfig":[{"name":` + both + `,` + policy + `}],` + throttling + `}`,
+		},
+		{
+			name: "around a policy as it was named of old", strange: true,
+			opts: []ClientOption{WithServiceConfig(`{"loadBalancingPolicy":"round_robin"}`)},
+			want: `{"loadBalancingConfig":[{"spillway_backends":{"childPolicy":[{"round_robin":{}},{"pick_first":{}}]}}]}`,
+		},
+		{
+			name: "with our policy there already", strange: true,
+			opts: []ClientOption{WithServiceConfig(`{` + oursRound + `}`)},
+			want: `{` + oursRound + `}`,
 		},
 		{
 			name: "besides what holds for all of a service", strange: true,
 			opts: []ClientOption{WithIdempotent("/a.B/C"), WithServiceConfig(`{"methodConfig":[{"name":[{"service":"a.B"}],"waitForReady":true}]}`)},
-			want: `{"methodConfig":[{"name":[{"service":"a.B","method":"C"}],` + policy + `,"waitForReady":true},` +
+			want: `{` + ours + `,"methodConfig":[{"name":[{"service":"a.B","method":"C"}],` + policy + `,"waitForReady":true},` +
 				`{"name":[{"service":"a.B"}],"waitForReady":true}],` + throttling + `}`,
 		},
 		{
 			name: "besides what holds for all", strange: true,
 			opts: []ClientOption{WithIdempotent("/a.B/*"), WithServiceConfig(`{"methodConfig":[{"name":[{}],"timeout":"1s"}]}`)},
-			want: `{"methodConfig":[{"name":[{"service":"a.B"}],` + policy + `,"timeout":"1s"},{"name":[{}],"timeout":"1s"}],` + throttling + `}`,
+			want: `{` + ours + `,"methodConfig":[{"name":[{"service":"a.B"}],` + policy + `,"timeout":"1s"},{"name":[{}],"timeout":"1s"}],` + throttling + `}`,
 		},
 		{
 			name: "besides what holds for a method of the service", strange: true,
 			opts: []ClientOption{WithIdempotent("/a.B/*"), WithServiceConfig(`{"methodConfig":[{"name":[{"service":"a.B","method":"C"},{"service":"d.E","method":"C"}],"timeout":"1s"}]}`)},
-			want: `{"methodConfig":[{"name":[{"service":"a.B","method":"C"}],` + policy + `,"timeout":"1s"},{"name":[{"service":"a.B"}],` + policy + `},` +
+			want: `{` + ours + `,"methodConfig":[{"name":[{"service":"a.B","method":"C"}],` + policy + `,"timeout":"1s"},{"name":[{"service":"a.B"}],` + policy + `},` +
 				`{"name":[{"service":"d.E","method":"C"}],"timeout":"1s"}],` + throttling + `}`,
 		},
 		{
 			name: "besides retries of the user's own", strange: true,
 			opts: []ClientOption{WithIdempotent("/a.B/C"), WithServiceConfig(`{"MethodConfig":[{"Name":[{"service":"a.B"}],` + theirs + `}],"RetryThrottling":{"maxTokens":5,"tokenRatio":1}}`)},
-			want: `{"RetryThrottling":{"maxTokens":5,"tokenRatio":1},"methodConfig":[{"name":[{"service":"a.B"},{"service":"a.B","method":"C"}],` + theirs + `}]}`,
+			want: `{"RetryThrottling":{"maxTokens":5,"tokenRatio":1},` + ours + `,"methodConfig":[{"name":[{"service":"a.B"},{"service":"a.B","method":"C"}],` + theirs + `}]}`,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -135,9 +147,6 @@ func TestServiceConfig(t *testing.T) {
 			}
 			if got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
-			}
-			if got == "" {
-				return
 			}
 			conn, err := grpc.NewClient("passthrough:///", grpc.WithDefaultServiceConfig(got), grpc.WithTransportCredentials(insecure.NewCredentials()))
 			if err != nil {
@@ -168,6 +177,8 @@ func TestRetryOptionErrors(t *testing.T) {
 			[]ClientOption{WithServiceConfig(`{"methodConfig":[{"name":[{"service":"a.B"}]},{"name":[{"service":"a.B"}]}]}`)},
 			"methodConfig 1: the name {Service:a.B Method:} is there already",
 		},
+		"no list of policies":              {[]ClientOption{WithServiceConfig(`{"loadBalancingConfig":{}}`)}, "loadBalancingConfig is not what it should be"},
+		"no name of a policy":              {[]ClientOption{WithServiceConfig(`{"loadBalancingPolicy":1}`)}, "loadBalancingPolicy is not what it should be"},
 		"twice":                            {[]ClientOption{WithServiceConfig("{}"), WithServiceConfig("{}")}, "WithServiceConfig is given twice"},
 		"wrong where there are no retries": {[]ClientOption{WithoutRetries(), WithServiceConfig("[]")}, "want a JSON object with a service config"},
 	} {

@@ -9,6 +9,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"google.golang.org/grpc/balancer/pickfirst"
 )
 
 // methodName is a method as service configs name it: without a method it is all of the service, and without both it is
@@ -18,7 +20,8 @@ type methodName struct {
 	Method  string `json:"method,omitempty"`
 }
 
-// serviceConfig is a service config of which only the retries matter here: all else passes through as it is.
+// serviceConfig is a service config of which only the retries and the load balancing matter here: all else passes
+// through as it is.
 type serviceConfig struct {
 	rest    object
 	methods map[methodName]object // without the names
@@ -75,6 +78,30 @@ func (s *serviceConfig) retry(names []methodName, throttling string) {
 	s.rest = s.rest.with("retryThrottling", throttling)
 }
 
+// balance puts [BackendPolicy] around what the config balances with.
+func (s *serviceConfig) balance() error {
+	var children []object
+	if err := s.rest.take("loadBalancingConfig", &children); err != nil {
+		return err
+	}
+	var name string // of old, which gRPC reads where there is no config
+	if err := s.rest.take("loadBalancingPolicy", &name); err != nil {
+		return err
+	}
+	if children == nil {
+		if name != "" {
+			children = append(children, object{name: json.RawMessage("{}")})
+		}
+		children = append(children, object{pickfirst.Name: json.RawMessage("{}")}) // gRPC's own, also where it does not have the other
+	}
+	if !slices.ContainsFunc(children, func(child object) bool { return child[BackendPolicy] != nil }) {
+		policy := object{"childPolicy": json.RawMessage(encode(children))}
+		children = []object{{BackendPolicy: json.RawMessage(encode(policy))}}
+	}
+	s.rest["loadBalancingConfig"] = json.RawMessage(encode(children))
+	return nil
+}
+
 // nearest returns the method config that gRPC would use, or nil.
 func nearest(methods map[methodName]object, name methodName) object {
 	for _, name := range []methodName{name, {Service: name.Service}, {}} {
@@ -100,6 +127,9 @@ func (s *serviceConfig) String() string {
 		var config object
 		_ = json.Unmarshal([]byte(key), &config) // it was encoded above
 		methods = append(methods, config.with("name", encode(alike[key])))
+	}
+	if len(methods) == 0 {
+		return encode(s.rest)
 	}
 	return encode(s.rest.with("methodConfig", encode(methods)))
 }

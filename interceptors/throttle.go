@@ -33,8 +33,9 @@ const (
 	throttleMemory = 10 * time.Second
 )
 
-// send reports whether the next call is to be sent. Calls are spread evenly: no dice.
-func (t *throttle) send(now time.Time) bool {
+// send reports whether the next call is to be sent. Calls are spread evenly: no dice. turn is 1, or less for a call that
+// asks others as well.
+func (t *throttle) send(now time.Time, turn float64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.missing > 0 && now.Sub(t.last) > throttleMemory {
@@ -43,7 +44,7 @@ func (t *throttle) send(now time.Time) bool {
 	if t.missing == 0 {
 		return true
 	}
-	t.credit += 1 - t.missing
+	t.credit += (1 - t.missing) * turn
 	if t.credit < 1 {
 		return false
 	}

@@ -27,7 +27,7 @@ func TestThrottleFindsTheShare(t *testing.T) {
 			var offered, sent, refused float64
 			for i := range 40_000 {
 				now := th.last
-				ok := th.send(now)
+				ok := th.send(now, 1)
 				judged := i >= 10_000
 				if judged {
 					offered++
@@ -80,7 +80,7 @@ func TestThrottlesAreFair(t *testing.T) {
 		}
 		q := min(1, 1/all) // one of ten can be served
 		for i, c := range callers {
-			if !c.send(now) {
+			if !c.send(now, 1) {
 				continue
 			}
 			if round >= 1000 {
@@ -109,7 +109,7 @@ func TestOneServerThatLiesHurtsItsOwnCalls(t *testing.T) {
 	var th throttle
 	sent := 0
 	for i := range 10_000 {
-		if !th.send(now) {
+		if !th.send(now, 1) {
 			continue
 		}
 		sent++
@@ -133,7 +133,7 @@ func TestThrottleProbesAndForgets(t *testing.T) {
 	}
 	sent := 0
 	for range 640 {
-		if th.send(now) {
+		if th.send(now, 1) {
 			sent++
 		}
 	}
@@ -142,7 +142,7 @@ func TestThrottleProbesAndForgets(t *testing.T) {
 	}
 	now = now.Add(throttleMemory + 1)
 	for range 10 {
-		if !th.send(now) {
+		if !th.send(now, 1) {
 			t.Error("not all are sent after a long silence")
 		}
 	}

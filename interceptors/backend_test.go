@@ -1,0 +1,152 @@
+package interceptors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	calls "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
+	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/balancer/leastrequest"
+	"google.golang.org/grpc/codes"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	turnByTurn   = `{"loadBalancingConfig": [{"round_robin": {}}]}`
+	leastRequest = `{"loadBalancingConfig": [{"least_request_experimental": {"choiceCount": 2}}]}`
+)
+
+// ten is ten servers, which answer in 10 ms, but for the first, which does what a test says.
+type ten struct {
+	*fleet
+	testpb.TestServiceClient
+	client *Client
+	first  atomic.Pointer[func(context.Context) error]
+	came   [10]atomic.Int64
+}
+
+func newTen(t *testing.T, serviceConfig string, opts ...ClientOption) *ten {
+	t.Helper()
+	c := &ten{}
+	var services []*service
+	for i := range c.came {
+		answer := func(ctx context.Context) error {
+			c.came[i].Add(1)
+			if f := c.first.Load(); i == 0 && f != nil {
+				return (*f)(ctx)
+			}
+			time.Sleep(10 * time.Millisecond)
+			return nil
+		}
+		services = append(services, &service{
+			unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+				return &testpb.SimpleResponse{Username: fmt.Sprint("server-", i)}, answer(ctx)
+			},
+			duplex: func(stream testpb.TestService_FullDuplexCallServer) error { return answer(stream.Context()) },
+		})
+	}
+	c.fleet = startFleet(t, services, WithExempt(selector.MatchFunc(everything)))
+	c.client = newClient(t, append(opts, WithServiceConfig(serviceConfig))...)
+	conn, _ := c.dial(t, c.client.DialOptions()...)
+	c.TestServiceClient = testpb.NewTestServiceClient(conn)
+	return c
+}
+
+// counts are how calls ended.
+type counts struct{ ok, notSent, failed int64 }
+
+// ask makes calls, one each millisecond, each with some time.
+func (c *ten) ask(t *testing.T, times int, left time.Duration, opts ...grpc.CallOption) counts {
+	t.Helper()
+	var ok, notSent, failed atomic.Int64
+	var callers sync.WaitGroup
+	for range times {
+		time.Sleep(time.Millisecond)
+		callers.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), left)
+			defer cancel()
+			switch _, err := c.UnaryCall(ctx, &testpb.SimpleRequest{}, opts...); {
+			case err == nil:
+				ok.Add(1)
+			case errors.Is(err, ErrNotSent):
+				notSent.Add(1)
+			default:
+				failed.Add(1)
+			}
+		})
+	}
+	callers.Wait()
+	return counts{ok.Load(), notSent.Load(), failed.Load()}
+}
+
+// A backend that refuses, fails or hangs costs a few calls, until it is known, and some probes. All others are answered,
+// and shared evenly by the other backends.
+func TestOneBadBackendCostsLittle(t *testing.T) {
+	failure := func(code codes.Code) func(context.Context) error {
+		return func(context.Context) error { return status.Error(code, "the disk is gone") }
+	}
+	for name, c := range map[string]struct {
+		bad         func(context.Context) error
+		config      string
+		learn, then int64 // lost of the first 3000 calls, and of the next 10000
+	}{
+		"refuses":         {bad: func(context.Context) error { return errThrottled }, learn: 60, then: 30},
+		"foreign refusal": {bad: failure(codes.ResourceExhausted), learn: 60, then: 30},
+		"refuses and says that it is idle": {bad: func(ctx context.Context) error {
+			_ = grpc.SetTrailer(ctx, metadata.Pairs(LoadTrailer, "1;p=0"))
+			return errThrottled
+		}, learn: 60, then: 30},
+		"refuses and says nonsense": {bad: func(ctx context.Context) error {
+			_ = grpc.SetTrailer(ctx, metadata.Pairs(LoadTrailer, "1;p=1", LoadTrailer, "2;p=x"))
+			return errThrottled
+		}, learn: 60, then: 30},
+		"hangs": {bad: func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}, learn: 60, then: 10},
+		"is not there":                 {bad: failure(codes.Unavailable), learn: 20, then: 10},
+		"is broken":                    {bad: failure(codes.Internal), learn: 20, then: 10},
+		"draws calls by being broken":  {bad: failure(codes.Internal), config: leastRequest, learn: 20, then: 20},
+		"draws calls by refusing them": {bad: failure(codes.ResourceExhausted), config: leastRequest, learn: 60, then: 80},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				if c.config == "" {
+					c.config = turnByTurn
+				}
+				servers := newTen(t, c.config)
+				servers.ask(t, 1000, time.Second)
+				servers.first.Store(&c.bad)
+				learn := servers.ask(t, 3000, 300*time.Millisecond)
+				before := make([]int64, len(servers.came))
+				for i := range servers.came {
+					before[i] = servers.came[i].Load()
+				}
+				then := servers.ask(t, 10_000, 300*time.Millisecond)
+				t.Logf("at first %+v, then %+v", learn, then)
+				if lost := learn.failed; lost > c.learn || learn.notSent > 30 {
+					t.Errorf("at first %+v of 3000, want at most %d failed", learn, c.learn)
+				}
+				if lost := then.failed + then.notSent; lost > c.then {
+					t.Errorf("then %+v of 10000, want at most %d lost", then, c.then)
+				}
+				for i := 1; i < len(before) && c.config == turnByTurn; i++ {
+					if n := servers.came[i].Load() - before[i]; n < 1090 || n > 1130 {
+						t.Errorf("%d calls came to server %d, want a ninth of 10000", n, i)
+					}
+				}
+			})
+		})
+	}
+}
+
+func everything(context.Context, calls.CallMeta) bool { return true }

@@ -1,0 +1,43 @@
+package interceptors
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/spillway-go/spillway/limiter"
+)
+
+// standing is how the calls of a method have fared lately: with one backend, or, where backends are not told apart, with
+// a target.
+type standing struct {
+	throttles [criticalities]throttle // by criticality
+	foreign   atomic.Bool             // its last refusal was not one of this package: it never speaks of pressure
+	pressed   atomic.Bool             // by its last word
+	breaker   breaker
+}
+
+// learn takes in how a call ended: its error, and what the callee said.
+func (s *standing) learn(criticality limiter.Criticality, now time.Time, err error, n news) {
+	t := &s.throttles[bounded(criticality)]
+	from := refusedBy(err)
+	if from != nobody || isAnswer(err) {
+		s.pressed.Store(from != nobody || n.pressure > 0)
+	}
+	switch {
+	case from != nobody:
+		s.foreign.Store(from == somebody)
+		t.refused(now)
+	case !isAnswer(err):
+	case s.foreign.Load():
+		t.answered(now, throttleBlind)
+	default:
+		t.answered(now, throttleSlow+(1-n.pressure)*throttleFree)
+	}
+}
+
+// eased reports whether all calls are sent, and the last answer did not speak of pressure: there is room for more than
+// the calls that have to be.
+func (s *standing) eased(criticality limiter.Criticality) bool {
+	open, _ := s.breaker.state()
+	return !open && !s.pressed.Load() && s.throttles[bounded(criticality)].share() == 1
+}
