@@ -10,7 +10,11 @@ import (
 )
 
 // exemptions say which requests are not limited, besides those that are always served.
-type exemptions []selector.Matcher
+type exemptions matchers
+
+func (e exemptions) match(ctx context.Context, method string, info *grpc.StreamServerInfo, req any) bool {
+	return alwaysServed(method) || matchers(e).match(ctx, method, info, req)
+}
 
 // alwaysServed reports whether a method is of gRPC's own services: health, reflection and load reports.
 func alwaysServed(method string) bool {
@@ -18,15 +22,15 @@ func alwaysServed(method string) bool {
 		strings.HasPrefix(method, "/xds.service.orca.v3.OpenRcaService/")
 }
 
-func (e exemptions) match(ctx context.Context, method string, info *grpc.StreamServerInfo, req any) bool {
-	if alwaysServed(method) {
-		return true
-	}
-	if len(e) == 0 {
+// matchers select requests.
+type matchers []selector.Matcher
+
+func (m matchers) match(ctx context.Context, method string, info *grpc.StreamServerInfo, req any) bool {
+	if len(m) == 0 {
 		return false
 	}
 	call := middleware.NewServerCallMeta(method, info, req)
-	for _, matcher := range e {
+	for _, matcher := range m {
 		if matcher.Match(ctx, call) {
 			return true
 		}

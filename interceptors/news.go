@@ -26,8 +26,8 @@ type news struct {
 }
 
 // tell sets the trailer of a request that was served, if there is anything to tell.
-func (s *Server) tell(ctx context.Context, c limiter.Criticality) {
-	percent := int(100 * max(s.limiter.Pressure(c), limiter.PressureMet(ctx)))
+func (s *Server) tell(ctx context.Context) {
+	percent := int(100 * max(limiter.Pressure(ctx), limiter.PressureMet(ctx)))
 	if percent > 0 {
 		// It fails only outside of a gRPC server, where nobody reads trailers.
 		_ = grpc.SetTrailer(ctx, s.loads.trailer(percent))

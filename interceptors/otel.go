@@ -57,13 +57,18 @@ type methodCounters struct {
 	name       string
 	admissions [criticalities]atomic.Int64
 	refusals   [criticalities][reasons]atomic.Int64
-	turnedAway [criticalities]atomic.Int64 // while draining
+	rehearsals [criticalities][reasons]atomic.Int64 // what a dry run would have refused
+	turnedAway [criticalities]atomic.Int64          // while draining
 }
 
 func (m *methodCounters) admit(c limiter.Criticality) { m.admissions[bounded(c)].Add(1) }
 
 func (m *methodCounters) refuse(c limiter.Criticality, r limiter.Reason) {
 	m.refusals[bounded(c)][r].Add(1)
+}
+
+func (m *methodCounters) rehearse(c limiter.Criticality, r limiter.Reason) {
+	m.rehearsals[bounded(c)][r].Add(1)
 }
 
 // turnAway counts a request that comes while the server drains, and returns its answer.
@@ -119,6 +124,8 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 	length := gauge("spillway.line.length", "{request}", "Requests that wait for a permit.")
 	admissions := counter("spillway.admissions", "Requests that got a permit.")
 	refusals := counter("spillway.refusals", "Requests that were refused.")
+	rehearsals := counter("spillway.dry_run.refusals", "Requests that would have been refused, were it no dry run.")
+	outside := gauge("spillway.dry_run.in_flight", "{request}", "Requests of dry runs that go on without a permit.")
 	unheard := counter("spillway.criticality.ignored", "Requests whose caller's word on their criticality was ignored.")
 	panics := counter("spillway.controller.panics", "Times that the controller panicked and the limit stayed.")
 	signalPanics := counter("spillway.signal.panics", "Times that the source of a signal panicked and what was known stayed.")
@@ -137,15 +144,16 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 		o.ObserveInt64(limit, int64(s.Limit))
 		o.ObserveInt64(inFlight, int64(s.InFlight))
 		o.ObserveInt64(length, int64(s.Line))
+		o.ObserveInt64(outside, int64(s.DryRun))
 		o.ObserveInt64(panics, int64(s.ControllerPanics))
 		o.ObserveInt64(signalPanics, int64(s.SignalPanics))
 		for c := limiter.Sheddable; c <= limiter.CriticalPlus; c++ {
 			o.ObserveFloat64(pressure, lim.Pressure(c), metric.WithAttributes(criticalityKey.String(c.String())))
 		}
 		for _, method := range *m.methods.Load() {
-			method.observe(o, admissions, refusals)
+			method.observe(o, admissions, refusals, rehearsals)
 		}
-		m.other.observe(o, admissions, refusals)
+		m.other.observe(o, admissions, refusals, rehearsals)
 		for why := range m.ignored {
 			if n := m.ignored[why].Load(); n > 0 {
 				o.ObserveInt64(unheard, n, m.ignoredAttributes[why]...)
@@ -154,12 +162,12 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 		return nil
 	}
 	m.registration, err = meter.RegisterCallback(
-		observe, limit, inFlight, length, pressure, panics, signalPanics, admissions, refusals, unheard)
+		observe, limit, inFlight, length, pressure, panics, signalPanics, admissions, refusals, rehearsals, outside, unheard)
 	return err
 }
 
 // observe reports the counts that are not 0.
-func (m *methodCounters) observe(o metric.Observer, admissions, refusals metric.Int64Observable) {
+func (m *methodCounters) observe(o metric.Observer, admissions, refusals, rehearsals metric.Int64Observable) {
 	for c := range m.admissions {
 		attributes := []attribute.KeyValue{
 			systemKey.String("grpc"),
@@ -169,16 +177,18 @@ func (m *methodCounters) observe(o metric.Observer, admissions, refusals metric.
 		if n := m.admissions[c].Load(); n > 0 {
 			o.ObserveInt64(admissions, n, metric.WithAttributes(attributes...))
 		}
-		refused := func(n int64, reason string) {
+		because := func(to metric.Int64Observable, n int64, reason string) {
 			if n > 0 {
 				with := append(attributes[:len(attributes):len(attributes)], reasonKey.String(reason))
-				o.ObserveInt64(refusals, n, metric.WithAttributes(with...))
+				o.ObserveInt64(to, n, metric.WithAttributes(with...))
 			}
 		}
 		for r := range m.refusals[c] {
-			refused(m.refusals[c][r].Load(), limiter.Reason(r).String())
+			reason := limiter.Reason(r).String()
+			because(refusals, m.refusals[c][r].Load(), reason)
+			because(rehearsals, m.rehearsals[c][r].Load(), reason)
 		}
-		refused(m.turnedAway[c].Load(), "draining")
+		because(refusals, m.turnedAway[c].Load(), "draining")
 	}
 }
 

@@ -23,6 +23,7 @@ func (p *policy) request(
 		Method:      method,
 		Weight:      p.weigh(ctx, method, req),
 		Bulkhead:    p.bulkheads.match(ctx, method, info, req),
+		DryRun:      p.dryRun.match(ctx, method, info, req),
 	}
 	if p.tenant != nil {
 		r.Tenant = p.tenant(ctx, method)

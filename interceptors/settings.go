@@ -13,6 +13,7 @@ import (
 // has read before. A stream keeps what it was opened with.
 type policy struct {
 	exempt      exemptions
+	dryRun      dryRun
 	bulkheads   bulkheads
 	criticality CriticalityFunc // nil: not given
 	methods     methodTable
@@ -79,6 +80,8 @@ type Settings struct {
 	WeightFunc      bool // WithWeight is given
 	OutcomeFunc     bool // WithOutcome is given
 	Exemptions      int  // matchers of WithExempt
+	DryRun          bool // WithDryRun is given for all requests
+	DryRuns         int  // matchers of WithDryRun
 
 	BulkheadRules []string           // the names of WithBulkhead, in the order in which their matchers are asked
 	Bulkheads     []limiter.Bulkhead // of the limiter, at this moment
@@ -104,6 +107,8 @@ func (s *Server) Settings() Settings {
 		WeightFunc:      p.weight != nil,
 		OutcomeFunc:     p.outcome != nil,
 		Exemptions:      len(p.exempt),
+		DryRun:          p.dryRun.all,
+		DryRuns:         len(p.dryRun.some),
 		BulkheadRules:   rules,
 		Bulkheads:       groups,
 		Costs:           s.limiter.Methods(),

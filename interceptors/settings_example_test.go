@@ -72,6 +72,8 @@ func ExampleServer_Settings() {
 	//   "WeightFunc": false,
 	//   "OutcomeFunc": false,
 	//   "Exemptions": 0,
+	//   "DryRun": false,
+	//   "DryRuns": 0,
 	//   "BulkheadRules": [],
 	//   "Bulkheads": [],
 	//   "Costs": null,

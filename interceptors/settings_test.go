@@ -38,8 +38,9 @@ func lists() map[string][]Option {
 			WithTenant(TenantFromMethod()), WithOutcome(Outcome),
 			WithWeight(func(context.Context, string, any) int { return 1 }),
 		},
+		"dry run": {WithDryRun()},
 		"matchers": {
-			WithExempt(method("One")), WithExempt(method("Two")), WithBulkhead("b", .5, method("Three")),
+			WithDryRun(method("Six")), WithExempt(method("One")), WithExempt(method("Two")), WithBulkhead("b", .5, method("Three")),
 			WithBulkhead("a", .25, method("Four")), WithBulkhead("b", .5, method("Five")),
 		},
 		"other matchers": {WithExempt(method("One")), WithBulkhead("b", .25, method("One")), WithBulkhead("c", .5, method("Two"))},
@@ -87,6 +88,7 @@ func TestSettingsSayWhatIsInForce(t *testing.T) {
 		WeightFunc:      true,
 		OutcomeFunc:     true,
 		Exemptions:      2,
+		DryRuns:         1,
 		BulkheadRules:   []string{"b", "a", "b"},
 		Bulkheads: []limiter.Bulkhead{
 			{Name: "a", Share: .25, Guarantee: 2}, {Name: "b", Share: .5, Guarantee: 4}, {Name: "z", Share: .125, Guarantee: 1},

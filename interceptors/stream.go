@@ -35,7 +35,7 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 	if err != nil {
 		return err
 	}
-	ctx = limiter.ContextWithLimiter(ctx, s.limiter, request.Criticality)
+	ctx = limiter.ContextWithLimiter(ctx, s.seen(&request), request.Criticality)
 	request.Patient = true // from now on
 	guarded := &serverStream{
 		ServerStream: inner,
@@ -46,12 +46,16 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 		request:      request,
 		permit:       permit,
 		unused:       true,
+		outside:      permit.Refusal() != nil,
 	}
 	outcome := limiter.Panicked
-	defer func() { guarded.end(outcome) }()
+	defer func() {
+		guarded.end(outcome)
+		s.rehearsed(&request, permit)
+	}()
 	err = handler(srv, guarded)
 	outcome = p.outcomeOf(err)
-	s.tell(ctx, request.Criticality)
+	s.tell(ctx)
 	forbidRetry(ctx, err)
 	return err
 }
@@ -66,6 +70,7 @@ type serverStream struct {
 	policy  *policy
 	method  string
 	request limiter.Request // for every message
+	outside bool            // a dry run would have refused the stream: its messages count nowhere
 
 	mu     sync.Mutex // guards all below: RecvMsg, SendMsg and the handler's end may run at the same time
 	permit limiter.Permit
@@ -86,6 +91,9 @@ func (s *serverStream) RecvMsg(m any) error {
 	err := s.ServerStream.RecvMsg(m)
 	last := errors.Is(err, io.EOF)
 	if err != nil && !last {
+		return err
+	}
+	if s.outside {
 		return err
 	}
 	ctx, request := s.ctx, s.request

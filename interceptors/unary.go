@@ -30,12 +30,15 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		return nil, err
 	}
 	// Only now, for a refusal allocates nothing.
-	ctx = limiter.ContextWithLimiter(ctx, s.limiter, request.Criticality)
+	ctx = limiter.ContextWithLimiter(ctx, s.seen(&request), request.Criticality)
 	outcome := limiter.Panicked // what Release learns if the handler never returns
-	defer func() { permit.Release(outcome) }()
+	defer func() {
+		permit.Release(outcome)
+		s.rehearsed(&request, permit)
+	}()
 	resp, err := handler(ctx, req)
 	outcome = p.outcomeOf(err)
-	s.tell(ctx, request.Criticality)
+	s.tell(ctx)
 	forbidRetry(ctx, err)
 	return resp, err
 }
@@ -63,7 +66,9 @@ func (s *Server) admit(ctx context.Context, method string, request limiter.Reque
 	if err != nil {
 		return limiter.Permit{}, s.refuse(ctx, counters, request.Criticality, err)
 	}
-	counters.admit(request.Criticality)
+	if !request.DryRun { // else it is not known yet
+		counters.admit(request.Criticality)
+	}
 	s.metrics.sojourn(ctx, permit.Sojourn(), request.Criticality)
 	return permit, nil
 }

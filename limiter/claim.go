@@ -5,11 +5,13 @@ import "time"
 // claim is what a request asks for: where it stands, what it takes and how long it can wait.
 type claim struct {
 	at       place
+	tenant   Tenant
 	method   uint8
 	weight   int32         // of the limit that it takes while it is in flight
 	cost     float64       // of one unit of its weight, in requests of a typical one
 	deadline time.Duration // 0: none
 	group    *group        // nil: none
+	dry      *dryRun       // nil: it is in earnest
 }
 
 // work is what serving it takes in all.
@@ -22,6 +24,7 @@ const maxWeight = defaultMax
 func (l *Limiter) claim(r *Request, method uint8, deadline time.Duration) claim {
 	return claim{
 		at:       l.placeFor(*r, r.Criticality.level(), deadline),
+		tenant:   r.Tenant,
 		method:   method,
 		weight:   int32(min(max(r.Weight, 1), maxWeight)),
 		cost:     l.methods.cost(method),

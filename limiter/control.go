@@ -30,26 +30,37 @@ func (l *Limiter) control(now time.Duration) {
 	var sample feedback.Sample
 	var slack time.Duration
 	var bounded int64
+	var found tally
 	var came [places]float64
 	for i := range l.shards {
 		t := l.shards[i].roll(now, &sample, &came, &l.left)
 		slack += t.slack
 		bounded += t.bounded
+		found.dry += t.dry
+		found.earnest += t.earnest
 	}
 	sample.Limit = int(l.limit.Load())
 	l.mu.Lock()
+	hidden := l.dry.hides(found)
 	sample.Work, sample.Useful = l.methods.observe(&l.left, l.pace, sample.Bound())
 	l.left.forget()
 	l.memory.learn(sample)
 	l.pace.observe(sample, slack, bounded)
+	if !hidden {
+		l.pace.learn(sample)
+	}
 	l.threshold.observe(sample, &came, l.pace)
+	l.dry.follow(sample, found, l.load.inFlight())
 	l.turnOver(now, sample.Length())
 	l.retry = l.pace.retryHint(sample)
 	l.publishCut()
 	l.publishPressure(now, sample.Limit)
+	next, ok := l.wanted, true
 	l.mu.Unlock()
 
-	next, ok := l.ask(sample)
+	if !hidden {
+		next, ok = l.ask(sample)
+	}
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -64,7 +75,7 @@ func (l *Limiter) control(now time.Duration) {
 
 // setLimit puts the limit in force that the controller wants, or what there is memory for. The caller holds mu.
 func (l *Limiter) setLimit(now time.Duration) {
-	limit := l.wanted
+	limit := min(max(l.wanted, l.dry.floor), l.config.maxLimit)
 	l.line.most = math.MaxInt
 	if room := l.memory.room; room > 0 {
 		limit = max(l.config.minLimit, min(limit, room))

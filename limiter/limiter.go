@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/spillway-go/spillway/feedback"
 )
 
 // Request says what a caller of [Limiter.AcquireRequest] wants a permit for. The zero Request is an ordinary one.
@@ -37,6 +39,11 @@ type Request struct {
 	// are for work that was admitted before and goes on, such as the next message of an open stream. Their
 	// number must be bounded by something else.
 	Patient bool
+
+	// DryRun requests get a Permit at once, whatever the answer to them is; [Permit.Refusal] tells what it was. They take
+	// of the limit what they would have if they were held to the answer, so that others are answered as if they were.
+	// While most of those that find no permit free are of a dry run nothing is learned of the limit.
+	DryRun bool
 }
 
 // Limiter holds the requests in flight at a limit that it finds by itself. It is safe for concurrent use.
@@ -86,7 +93,8 @@ type Limiter struct {
 	turned    time.Duration // when the cohorts were dealt
 	retry     time.Duration // base of the hints to callers
 	turns     uint64        // of the hints' jitter
-	retired   []*group      // that are gone but for requests that they still have
+	dry       dryRuns
+	retired   []*group // that are gone but for requests that they still have
 
 	wanted int    // the limit that the controller chose
 	memory memory // what there is room for
@@ -107,6 +115,7 @@ func New(opts ...Option) (*Limiter, error) {
 	l.line.most = math.MaxInt
 	l.signal.read = cfg.memory
 	l.due.Store(int64(minWindow))
+	_, l.dry.fixed = cfg.controller.(feedback.Fixed)
 	l.setBulkheads(0, cfg.bulkheads)
 	l.shards = make([]shard, min(runtime.GOMAXPROCS(0), maxShards))
 	for i := range l.shards {
@@ -153,35 +162,48 @@ func (l *Limiter) TryAcquire() (Permit, bool) {
 // AcquireRequest returns a permit for the request, at once or after a wait in the line, or a [*Refusal]. The
 // wait ends early when ctx does. The deadline of ctx also says how long the request is worth waiting for.
 func (l *Limiter) AcquireRequest(ctx context.Context, r Request) (Permit, error) {
+	if r.DryRun {
+		return l.rehearse(ctx, &r), nil
+	}
+	permit, w, refusal := l.apply(ctx, &r, nil)
+	if w != nil {
+		permit, refusal = l.wait(ctx, w)
+	}
+	if refusal != nil {
+		return Permit{}, refusal
+	}
+	return permit, nil
+}
+
+// apply returns a permit, or a place in the line, or a refusal.
+func (l *Limiter) apply(ctx context.Context, r *Request, dry *dryRun) (Permit, *waiter, *Refusal) {
 	if err := ctx.Err(); err != nil {
 		l.shard().ignore(ReasonExpired)
-		return Permit{}, l.refusals.ended(err)
+		return Permit{}, nil, l.refusals.ended(err)
 	}
-	c := l.claim(&r, l.methods.learn(r.Method), l.deadline(ctx))
-	refusal := l.refuses(&r, c.at)
+	c := l.claim(r, l.methods.learn(r.Method), l.deadline(ctx))
+	c.dry = dry
+	refusal := l.refuses(r, c.at)
 	if refusal != nil && !c.group.room(c.at.level()) {
 		l.shard().turnAway(&c, refusal.Reason)
-		return Permit{}, refusal
+		return Permit{}, nil, refusal
 	}
 	now := l.now()
 	l.sense(now)
 	l.control(now)
-	var permit Permit
 	if n, ok := l.load.enter(&c, l.limit.Load()); ok {
-		permit = l.shard().admit(now, now, &c, n)
-	} else {
-		w, refusal := l.queue(&r, &c, refusal, now)
-		if refusal == nil {
-			permit, refusal = l.wait(ctx, w)
-		}
-		if refusal != nil {
-			return Permit{}, refusal
-		}
+		l.spend(&c)
+		return l.shard().admit(now, now, &c, n), nil, nil
 	}
-	if r.Tenant != 0 {
-		l.usage.spend(uint64(r.Tenant), c.work())
+	w, refusal := l.queue(r, &c, refusal, now)
+	return Permit{}, w, refusal
+}
+
+// spend notes what a tenant gets.
+func (l *Limiter) spend(c *claim) {
+	if c.tenant != 0 {
+		l.usage.spend(uint64(c.tenant), c.work())
 	}
-	return permit, nil
 }
 
 // deadline returns that of ctx on the limiter's clock, 0 if there is none.
@@ -216,7 +238,7 @@ func (l *Limiter) busy() bool { return 4*int64(l.load.inFlight()) >= 3*l.limit.L
 // and allocates nothing, so that a request can be turned away before its message is read; only AcquireRequest
 // holds the limit.
 func (l *Limiter) Preview(ctx context.Context, r Request) *Refusal {
-	if r.Patient {
+	if r.Patient || r.DryRun {
 		return nil
 	}
 	c := l.claim(&r, l.methods.find(r.Method), l.deadline(ctx))

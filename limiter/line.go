@@ -10,7 +10,6 @@ const shortLine = 3
 type waiter struct {
 	claim
 	links    [2]links
-	tenant   bool // it has one
 	patient  bool
 	reserved bool // has no place of its own: it waits for what its group is guaranteed
 	inLine   bool
@@ -22,11 +21,22 @@ type waiter struct {
 	refusal *Refusal
 }
 
+// tell gives the waiter its verdict.
+func (w *waiter) tell(p Permit, refusal *Refusal) {
+	if d := w.dry; d != nil { // nobody waits for it
+		d.hear(p, refusal)
+		d.limiter.waiters.Put(w)
+		return
+	}
+	w.permit, w.refusal = p, refusal
+	w.ready <- struct{}{}
+}
+
 func (w *waiter) level() int  { return w.at.level() }
 func (w *waiter) cohort() int { return w.at.cohort() }
 
 // yields reports whether the waiter may be overtaken by a better tenant, and lose its place to one.
-func (w *waiter) yields() bool { return w.tenant && !w.patient }
+func (w *waiter) yields() bool { return w.tenant != 0 && !w.patient }
 
 // links are the neighbours of a waiter in a list. It can be in two, that of the line and that of its group.
 type links struct{ prev, next *waiter }

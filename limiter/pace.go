@@ -68,7 +68,6 @@ func (p *pace) observe(s feedback.Sample, slack time.Duration, bounded int64) {
 	p.service += (service - p.service) / paceMemory
 	p.typical += (typical - p.typical) / paceMemory
 	p.slow += (slow - p.slow) / paceMemory
-	p.learn(s)
 	p.closed = s.End
 	left := unboundedSlack * p.service
 	if bounded > 0 {

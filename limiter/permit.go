@@ -4,17 +4,27 @@ import "time"
 
 // Permit is the right to work on one request. It is a value and may be copied; the first Release, through
 // whichever copy, returns it and all later ones do nothing. The zero Permit holds nothing.
+//
+// It has no more than four fields, and four words: the compiler keeps no larger one in registers.
 type Permit struct {
-	shard      *shard // where it is accounted for
+	shard *shard // where it is accounted for
+	ticket
+	sojourn time.Duration
+	dry     *dryRun // where all the rest is; nil: it is in earnest
+}
+
+// ticket is the number of a permit in its shard.
+type ticket struct {
 	slot       int32
 	generation uint32
-	sojourn    time.Duration
 }
 
 // Release returns the permit and tells how the work ended. It may be called from any goroutine.
 func (p Permit) Release(outcome Outcome) {
 	if p.shard != nil {
 		p.shard.limiter.release(p, outcome)
+	} else if p.dry != nil {
+		p.dry.limiter.end(p.dry, outcome == OK).Release(outcome)
 	}
 }
 
@@ -22,6 +32,8 @@ func (p Permit) Release(outcome Outcome) {
 func (p Permit) Cancel() {
 	if p.shard != nil {
 		p.shard.limiter.cancel(p)
+	} else if p.dry != nil {
+		p.dry.limiter.end(p.dry, false).Cancel()
 	}
 }
 
@@ -31,6 +43,8 @@ func (p Permit) Cancel() {
 func (p Permit) Suspend() {
 	if p.shard != nil {
 		p.shard.limiter.suspend(p)
+	} else if p.dry != nil {
+		p.dry.limiter.held(p.dry).Suspend()
 	}
 }
 
@@ -38,7 +52,18 @@ func (p Permit) Suspend() {
 func (p Permit) Resume() {
 	if p.shard != nil {
 		p.shard.limiter.resume(p)
+	} else if p.dry != nil {
+		p.dry.limiter.held(p.dry).Resume()
 	}
+}
+
+// Refusal returns why a request of a dry run would have been refused, nil if it would not have been, as far as that is
+// known: while one that would have waited goes on, it may still change. It is nil for all other requests.
+func (p Permit) Refusal() *Refusal {
+	if p.dry == nil {
+		return nil
+	}
+	return p.dry.limiter.refusalOf(p.dry)
 }
 
 // Sojourn returns how long the request waited in the line: 0 if it was admitted at once.

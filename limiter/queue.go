@@ -35,7 +35,10 @@ func (l *Limiter) queue(r *Request, c *claim, refused *Refusal, now time.Duratio
 	}
 	w := l.waiters.Get().(*waiter)
 	w.claim, w.came = *c, now
-	w.tenant, w.patient, w.reserved = r.Tenant != 0, r.Patient, reserved
+	w.patient, w.reserved = r.Patient, reserved
+	if c.dry != nil {
+		c.dry.waiter = w
+	}
 	l.shard().wait(c)
 	l.load.come()
 	l.line.push(now, w, overtakes, l.pace, &l.threshold)
@@ -87,11 +90,18 @@ func (l *Limiter) abandon(w *waiter) bool {
 	if !w.inLine {
 		return false
 	}
+	l.giveUp(now, w, ReasonExpired)
+	return true
+}
+
+// giveUp takes a waiter that waits no longer out of the line. A reason of 0 is no refusal. The caller holds mu.
+func (l *Limiter) giveUp(now time.Duration, w *waiter, reason Reason) {
 	l.line.remove(now, w, l.pace, &l.threshold)
 	l.load.giveUp()
-	l.shard().drop(ReasonExpired)
+	if reason != 0 {
+		l.shard().drop(reason)
+	}
 	l.serveLocked(now) // there may be room for the next, if this one was too heavy
-	return true
 }
 
 // displace turns away the least critical waiter if those of the level have made the line too long for it. The
@@ -139,8 +149,8 @@ func (l *Limiter) serveLocked(now time.Duration) {
 			break
 		}
 		l.line.take(now, w, l.pace, &l.threshold)
-		w.permit = l.shard().admit(now, w.came, &given, inFlight)
-		w.ready <- struct{}{}
+		l.spend(&given)
+		w.tell(l.shard().admit(now, w.came, &given, inFlight), nil)
 	}
 	l.publish(now)
 }
@@ -150,8 +160,7 @@ func (l *Limiter) turnAway(now time.Duration, w *waiter, reason Reason) {
 	l.line.remove(now, w, l.pace, &l.threshold)
 	l.load.giveUp()
 	l.shard().drop(reason)
-	w.refusal = l.refusals.pick(reason, l.retry, l.turn())
-	w.ready <- struct{}{}
+	w.tell(Permit{}, l.refusals.pick(reason, l.retry, l.turn()))
 }
 
 // turn spreads the hints of refusals that follow each other.

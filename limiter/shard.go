@@ -46,6 +46,7 @@ type slot struct {
 // tally counts what a window's meter does not.
 type tally struct {
 	peak                                      int
+	dry, earnest                              int64 // requests that found no permit free
 	offered, refused, waited, late, overloads int64 // by weight
 
 	// slack adds up the time that requests with a deadline had left when they came.
@@ -71,7 +72,7 @@ func (s *shard) admit(now, came time.Duration, c *claim, inFlight int) Permit {
 		taken.group = c.group
 	}
 	taken.count(1)
-	permit := Permit{shard: s, slot: index, generation: taken.generation, sojourn: now - came}
+	permit := Permit{shard: s, ticket: ticket{index, taken.generation}, sojourn: now - came}
 	s.meter.Arrive(now, int(c.weight))
 	s.window.peak = max(s.window.peak, inFlight)
 	if came == now { // else it was counted when it came
@@ -90,6 +91,15 @@ func (s *shard) admit(now, came time.Duration, c *claim, inFlight int) Permit {
 func (s *shard) offer(c *claim) {
 	s.came.add(c.at, c.work())
 	s.window.offered += int64(c.weight)
+}
+
+// found counts a request that found no permit free.
+func (t *tally) found(c *claim) {
+	if c.dry != nil {
+		t.dry++
+	} else {
+		t.earnest++
+	}
 }
 
 // count counts what is in flight of the slot's group, if there is one: sign is 1 or -1. The caller holds the shard's
@@ -211,6 +221,7 @@ func (s *shard) resume(p Permit, now time.Duration) int32 {
 func (s *shard) wait(c *claim) {
 	s.mu.Lock()
 	s.offer(c)
+	s.window.found(c)
 	s.window.waited++
 	s.mu.Unlock()
 }
@@ -219,6 +230,7 @@ func (s *shard) wait(c *claim) {
 func (s *shard) turnAway(c *claim, reason Reason) {
 	s.mu.Lock()
 	s.offer(c)
+	s.window.found(c)
 	s.window.refused++
 	s.counts.refused[reason]++
 	s.mu.Unlock()

@@ -7,9 +7,10 @@ type Stats struct {
 	Limit    int // requests in flight that are allowed now
 	InFlight int // requests in flight, by weight
 	Line     int // requests that wait
+	DryRun   int // requests of dry runs under way that have no permit
 
 	Admitted uint64           // permits given since the start
-	Refused  [reasons]uint64  // requests refused since the start, by Reason
+	Refused  [reasons]uint64  // requests refused since the start, by Reason, also those that only a dry run would have
 	Outcomes [outcomes]uint64 // permits returned since the start, by Outcome
 
 	// As the last window showed it that has closed, Age ago. One closes after a service time, with 16 requests finished.
@@ -50,6 +51,7 @@ func (l *Limiter) Stats() Stats {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	s.DryRun = l.dry.without()
 	s.Limit = int(l.limit.Load())
 	s.InFlight = l.load.inFlight()
 	s.Line = l.line.length
