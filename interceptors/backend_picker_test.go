@@ -3,9 +3,14 @@ package interceptors
 import (
 	"context"
 	"math/rand/v2"
+	"runtime"
 	"testing"
+	"time"
 
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/spillway-go/spillway/limiter"
 )
@@ -38,6 +43,35 @@ func (p *inTurn) at() int { return (p.next - 1) % len(p.conns) }
 func picking(c *callee) (balancer.PickInfo, *dispatch) {
 	d := &dispatch{call: &call{ctx: context.Background(), policy: new(clientPolicy), callee: c, criticality: limiter.Critical}}
 	return balancer.PickInfo{Ctx: context.WithValue(context.Background(), dispatchKey{}, d)}, d
+}
+
+// A hedge goes to another backend than its call, as long as the child has another that is well.
+func TestHedgesLookElsewhere(t *testing.T) {
+	for name, c := range map[string]struct {
+		backends, pressed int
+		want              int // backend
+	}{
+		"another":                     {backends: 3, want: 1},
+		"another that is not pressed": {backends: 3, pressed: 1, want: 2},
+		"the only one":                {backends: 1, want: 0},
+		"none":                        {backends: 1, pressed: 1, want: -1},
+	} {
+		child := newInTurn(c.backends)
+		picker := &backendPicker{child}
+		_, d := picking(new(callee))
+		for i := range c.pressed {
+			child.conns[(1+i)%c.backends].backend.of(d.call.callee).pressed.Store(true)
+		}
+		hedge := &dispatch{call: d.call, hedge: true}
+		d.call.dispatch.goes(child.conns[0].backend, false)
+		got := -1
+		if _, err := picker.Pick(balancer.PickInfo{Ctx: context.WithValue(t.Context(), dispatchKey{}, hedge)}); err == nil {
+			got = child.at()
+		}
+		if got != c.want {
+			t.Errorf("%s: to backend %d, want %d", name, got, c.want)
+		}
+	}
 }
 
 // overloaded is some backends that calls come to in turn.
@@ -155,4 +189,77 @@ func cond(ok bool, yes, no float64) float64 {
 		return yes
 	}
 	return no
+}
+
+// BenchmarkPick is what a look at a backend costs, beside what the child's pick costs: with a call that is taken, and
+// with one that ten backends refuse.
+func BenchmarkPick(b *testing.B) {
+	child := newInTurn(10)
+	b.Run("child", func(b *testing.B) {
+		b.ReportAllocs()
+		info, _ := picking(new(callee))
+		for b.Loop() {
+			_, _ = child.Pick(info)
+		}
+	})
+	b.Run("taken", func(b *testing.B) {
+		b.ReportAllocs()
+		picker := &backendPicker{child}
+		info, _ := picking(new(callee))
+		for b.Loop() {
+			result, err := picker.Pick(info)
+			if err != nil {
+				b.Fatal(err)
+			}
+			result.Done(balancer.DoneInfo{BytesSent: true})
+		}
+	})
+	b.Run("refused", func(b *testing.B) {
+		b.ReportAllocs()
+		picker := &backendPicker{newInTurn(10)}
+		info, d := picking(new(callee))
+		for _, sc := range picker.child.(*inTurn).conns {
+			sc.backend.of(d.call.callee).breaker = breaker{opened: 1, until: time.Now().Add(time.Hour)}
+		}
+		for b.Loop() {
+			if _, err := picker.Pick(info); err == nil {
+				b.Fatal("taken by what is broken")
+			}
+		}
+	})
+}
+
+// BenchmarkCallsOfBackends is what a call costs with backends told apart, beside one with plain round_robin, by turns.
+func BenchmarkCallsOfBackends(b *testing.B) {
+	var services []*service
+	for range 10 {
+		services = append(services, &service{})
+	}
+	f := startFleet(b, services, WithExempt(selector.MatchFunc(everything)))
+	connect := func(more ...grpc.DialOption) testpb.TestServiceClient {
+		c, err := NewClient(WithServiceConfig(turnByTurn))
+		if err != nil {
+			b.Fatal(err)
+		}
+		conn, _ := f.dial(b, append(c.DialOptions(), more...)...)
+		return testpb.NewTestServiceClient(conn)
+	}
+	clients := []testpb.TestServiceClient{connect(), connect(grpc.WithDefaultServiceConfig(turnByTurn))}
+	var took [2]time.Duration
+	var allocated [2]uint64
+	for i := 0; b.Loop(); i++ {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		began := time.Now()
+		for range 200 {
+			if _, err := clients[i%2].UnaryCall(b.Context(), &testpb.SimpleRequest{}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		took[i%2] += time.Since(began)
+		runtime.ReadMemStats(&after)
+		allocated[i%2] += after.Mallocs - before.Mallocs
+	}
+	b.ReportMetric(float64(took[0])/float64(took[1]), "time/plain")
+	b.ReportMetric(float64(allocated[0])/float64(allocated[1]), "allocs/plain")
 }

@@ -25,12 +25,13 @@ const (
 	leastRequest = `{"loadBalancingConfig": [{"least_request_experimental": {"choiceCount": 2}}]}`
 )
 
-// ten is ten servers, which answer in 10 ms, but for the first, which does what a test says.
+// ten is ten servers, which answer in 10 ms, or do what a test says.
 type ten struct {
 	*fleet
 	testpb.TestServiceClient
 	client *Client
-	first  atomic.Pointer[func(context.Context) error]
+	used   *grpc.ClientConn
+	does   [10]atomic.Pointer[func(context.Context) error]
 	came   [10]atomic.Int64
 }
 
@@ -41,7 +42,7 @@ func newTen(t *testing.T, serviceConfig string, opts ...ClientOption) *ten {
 	for i := range c.came {
 		answer := func(ctx context.Context) error {
 			c.came[i].Add(1)
-			if f := c.first.Load(); i == 0 && f != nil {
+			if f := c.does[i].Load(); f != nil {
 				return (*f)(ctx)
 			}
 			time.Sleep(10 * time.Millisecond)
@@ -56,8 +57,8 @@ func newTen(t *testing.T, serviceConfig string, opts ...ClientOption) *ten {
 	}
 	c.fleet = startFleet(t, services, WithExempt(selector.MatchFunc(everything)))
 	c.client = newClient(t, append(opts, WithServiceConfig(serviceConfig))...)
-	conn, _ := c.dial(t, c.client.DialOptions()...)
-	c.TestServiceClient = testpb.NewTestServiceClient(conn)
+	c.used, _ = c.dial(t, c.client.DialOptions()...)
+	c.TestServiceClient = testpb.NewTestServiceClient(c.used)
 	return c
 }
 
@@ -125,7 +126,7 @@ func TestOneBadBackendCostsLittle(t *testing.T) {
 				}
 				servers := newTen(t, c.config)
 				servers.ask(t, 1000, time.Second)
-				servers.first.Store(&c.bad)
+				servers.does[0].Store(&c.bad)
 				learn := servers.ask(t, 3000, 300*time.Millisecond)
 				before := make([]int64, len(servers.came))
 				for i := range servers.came {
@@ -150,3 +151,57 @@ func TestOneBadBackendCostsLittle(t *testing.T) {
 }
 
 func everything(context.Context, calls.CallMeta) bool { return true }
+
+// Ten servers that are asked for five times what they can do serve as much, and as many of the calls are sent for
+// nothing, as where what is learned is kept for all of them together; and two clients get as much.
+func TestOverloadIsAsBefore(t *testing.T) {
+	load := func(t *testing.T, dial func(*Client) []grpc.DialOption) (good, refused, jain float64) {
+		synctest.Test(t, func(t *testing.T) {
+			var services []*service
+			for range 10 {
+				services = append(services, &service{unary: func(context.Context, *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+					time.Sleep(10 * time.Millisecond)
+					return &testpb.SimpleResponse{}, nil
+				}})
+			}
+			f := startFleet(t, services, limit(1)...)
+			var clients []testpb.TestServiceClient
+			for range 2 {
+				conn, _ := f.dial(t, dial(newClient(t, WithServiceConfig(turnByTurn)))...)
+				clients = append(clients, testpb.NewTestServiceClient(conn))
+			}
+			var callers sync.WaitGroup
+			var ended [2]atomic.Int64
+			var sentForNothing atomic.Int64
+			const calls, judged = 20_000, 10_000 // 5000/s
+			for i := range calls {
+				time.Sleep(200 * time.Microsecond)
+				callers.Go(func() {
+					ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+					defer cancel()
+					_, err := clients[i%2].UnaryCall(ctx, &testpb.SimpleRequest{})
+					switch {
+					case i < calls-judged || errors.Is(err, ErrNotSent):
+					case err == nil:
+						ended[i%2].Add(1)
+					default:
+						sentForNothing.Add(1)
+					}
+				})
+			}
+			callers.Wait()
+			a, b := ended[0].Load(), ended[1].Load()
+			good, refused = float64(a+b)/(judged/5), float64(sentForNothing.Load())/judged
+			jain = jainOf([]int{int(a), int(b)})
+		})
+		return good, refused, jain
+	}
+	good, refused, jain := load(t, func(c *Client) []grpc.DialOption { return c.DialOptions() })
+	before, refusedBefore, _ := load(t, func(c *Client) []grpc.DialOption {
+		return append(c.DialOptions(), grpc.WithDefaultServiceConfig(turnByTurn))
+	})
+	t.Logf("%.3f of the capacity, %.3f of the calls refused, Jain's index %.3f; by target %.3f and %.3f", good, refused, jain, before, refusedBefore)
+	if good < before-.03 || refused > refusedBefore+.03 || jain < .98 {
+		t.Errorf("want it to be as by target, and fair")
+	}
+}

@@ -110,7 +110,7 @@ func limit(n int, opts ...Option) []Option {
 	return append(opts, WithLimiterOptions(limiter.WithFixedLimit(n)))
 }
 
-func newServer(t *testing.T, opts ...Option) *Server {
+func newServer(t testing.TB, opts ...Option) *Server {
 	t.Helper()
 	s, err := NewServer(opts...)
 	if err != nil {

@@ -38,7 +38,7 @@ func connectFleet(t *testing.T, services []*service, serviceConfig string, opts 
 }
 
 // startFleet starts the servers only.
-func startFleet(t *testing.T, services []*service, opts ...Option) *fleet {
+func startFleet(t testing.TB, services []*service, opts ...Option) *fleet {
 	t.Helper()
 	f := &fleet{listeners: map[string]*bufconn.Listener{}}
 	for i, svc := range services {
@@ -71,7 +71,7 @@ func startFleet(t *testing.T, services []*service, opts ...Option) *fleet {
 }
 
 // dial returns a connection for the time of the test, and what tells it the addresses: at first all.
-func (f *fleet) dial(t *testing.T, opts ...grpc.DialOption) (*grpc.ClientConn, *manual.Resolver) {
+func (f *fleet) dial(t testing.TB, opts ...grpc.DialOption) (*grpc.ClientConn, *manual.Resolver) {
 	t.Helper()
 	names := manual.NewBuilderWithScheme("fleet")
 	names.InitialState(resolver.State{Addresses: f.addresses})

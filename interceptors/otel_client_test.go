@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"strings"
 	"testing"
@@ -94,6 +95,39 @@ func TestClientMetrics(t *testing.T) {
 		if err := errors.Join(c.Close(), c.Close()); err != nil || !provider.meter.closed {
 			t.Errorf("Close: %v, closed: %v", err, provider.meter.closed)
 		}
+	})
+}
+
+// Breakers are told as the sum of those of all backends, and shares as the mean. What opened stays counted when a backend
+// is gone.
+func TestClientMetricsOfBackends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		provider := &recorder{}
+		servers := newTen(t, turnByTurn, WithMeterProvider(provider))
+		refuses, fails := refusing, down
+		servers.does[0].Store(&refuses)
+		servers.does[1].Store(&fails)
+		servers.does[2].Store(&fails)
+		servers.ask(t, 3000, time.Second)
+		all := " rpc.method=grpc.testing.TestService/UnaryCall rpc.system.name=grpc"
+		target := " spillway.target=fleet:///all"
+		check := func(when string, share float64, open int64) {
+			t.Helper()
+			seen := provider.observe(t)
+			if got := seen.levels["spillway.client.share"+all+" spillway.criticality=CRITICAL"+target]; math.Abs(got-share) > .001 {
+				t.Errorf("%s: share %v, want %v", when, got, share)
+			}
+			if got := seen.seen["spillway.client.breaker.open"+all+target]; got != open {
+				t.Errorf("%s: %d open, want %d", when, got, open)
+			}
+			if got := seen.seen["spillway.client.breaker.openings"+all+target]; got != 2 {
+				t.Errorf("%s: %d openings, want 2", when, got)
+			}
+		}
+		check("one of ten refuses, and two are down", (9+leastShare)/10, 2)
+		_ = servers.used.Close()
+		synctest.Wait()
+		check("there is none any more", 0, 0)
 	})
 }
 
