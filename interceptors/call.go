@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/spillway-go/spillway/limiter"
@@ -142,12 +143,20 @@ func (c *call) learn(now time.Time, err error, trailer metadata.MD) {
 // judge takes in what the end of an attempt says of where it went.
 func (c *call) judge(a sending, now time.Time, err error, trailer metadata.MD) {
 	n, _ := parseNews(trailer[LoadTrailer])
-	a.to.learn(c.criticality, now, err, n)
+	a.to.learn(c.criticality, now, a.began, err, n, c.back())
 	if !c.policy.withoutBreaker {
 		v := c.verdict(a, err)
 		c.callee.tally.add(v)
 		a.to.breaker.end(now, a.probe, v, &c.callee.tally)
 	}
+}
+
+// back is what a refusal takes of the share that is sent.
+func (c *call) back() float64 {
+	if grpc.ServerTransportStreamFromContext(c.ctx) != nil { // it serves a request
+		return throttleBackServing
+	}
+	return throttleBack
 }
 
 func (c *call) verdict(a sending, err error) verdict {

@@ -16,8 +16,8 @@ type standing struct {
 	breaker   breaker
 }
 
-// learn takes in how a call ended: its error, and what the callee said.
-func (s *standing) learn(criticality limiter.Criticality, now time.Time, err error, n news) {
+// learn takes in how a call ended: when it was sent, its error, and what the callee said. back is for the throttle.
+func (s *standing) learn(criticality limiter.Criticality, now, sent time.Time, err error, n news, back float64) {
 	t := &s.throttles[bounded(criticality)]
 	from := refusedBy(err)
 	if from != nobody || isAnswer(err) {
@@ -26,7 +26,7 @@ func (s *standing) learn(criticality limiter.Criticality, now time.Time, err err
 	switch {
 	case from != nobody:
 		s.foreign.Store(from == somebody)
-		t.refused(now)
+		t.refused(now, sent, back)
 	case !isAnswer(err):
 	case s.foreign.Load():
 		t.answered(now, throttleBlind)

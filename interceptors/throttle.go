@@ -15,11 +15,25 @@ import (
 // them. At an overload of n the share s ends where n s q = 1 and s = r q / (1 - q), q being the part of what is sent that
 // is taken and r = .06: at n = 10, 4% of the calls are sent and refused, at n = 2, 5%. With r = .03 so little is refused
 // that the limit of the callee hardly ever binds, which costs the callee 3% of its goodput.
+//
+// The share is of the calls that there are now: when there are more or fewer, as many are sent in a second as before. A
+// caller whose own callers hold back thus holds back no more itself; were it to drop the same share of what is left, they
+// would hold back ever more, until nothing came through. And one whose spike is over soon sends all.
+//
+// What is refused late, by the last of many servers, is bad news of many calls at once, all sent before the first of
+// them: such a round halves the share at most, as TCP does in a round trip.
 type throttle struct {
 	mu      sync.Mutex
 	missing float64   // 1 - share of the calls that are sent
 	credit  float64   // a call is sent when it reaches 1
 	last    time.Time // when something was last learned
+
+	calls float64   // to be sent, or not, since they were last counted
+	since time.Time // when that was
+	rate  float64   // of such calls per second, smoothed; 0: not known
+
+	round time.Time // when the last began; the refusal of a call that was sent since then begins the next
+	least float64   // share that this one leaves
 }
 
 const (
@@ -28,6 +42,14 @@ const (
 	throttleBlind = 0.02                // the same where servers never speak of pressure: half of what is sent is then refused at n = 10
 	throttleSlow  = 0.06 * throttleBack // the same of a server that cannot serve all
 	leastShare    = 1. / 64             // that is always sent, to find out
+
+	// throttleBackServing is what a refusal takes of the share of a caller that serves a request itself. Its own callers
+	// hear of it too, and are to send less before it does: what it drops is work done in vain. Where they do not, it still
+	// comes to send no more than twice what is taken, at an overload of 10, as the throttling of the SRE book does.
+	throttleBackServing = 0.02
+
+	throttleCounts = 8                      // calls that show their rate, unless twice as many should have come by then
+	throttleWindow = 200 * time.Millisecond // in which they come, at least: what is sent in bursts is no higher rate
 
 	// throttleMemory is how long a throttle holds that hears nothing.
 	throttleMemory = 10 * time.Second
@@ -44,6 +66,7 @@ func (t *throttle) send(now time.Time, turn float64) bool {
 	if t.missing == 0 {
 		return true
 	}
+	t.follow(now, turn)
 	t.credit += (1 - t.missing) * turn
 	if t.credit < 1 {
 		return false
@@ -52,14 +75,37 @@ func (t *throttle) send(now time.Time, turn float64) bool {
 	return true
 }
 
-// refused takes in that a call was refused.
-func (t *throttle) refused(now time.Time) {
+// follow counts a call, and keeps what is sent in a second as it is when their rate changes. The caller holds mu.
+func (t *throttle) follow(now time.Time, turn float64) {
+	t.calls += turn
+	elapsed := now.Sub(t.since)
+	few := t.calls < throttleCounts
+	if elapsed < throttleWindow || few && t.rate*elapsed.Seconds() < 2*throttleCounts {
+		return
+	}
+	before := t.rate
+	t.rate = t.calls / elapsed.Seconds()
+	t.calls, t.since = 0, now
+	if before > 0 {
+		if !few { // else there is no doubt that there are fewer
+			t.rate = (before + t.rate) / 2
+		}
+		t.missing = min(1-leastShare, max(0, 1-(1-t.missing)*before/t.rate))
+	}
+}
+
+// refused takes in that a call was refused, when it was sent, and which part of the share that takes.
+func (t *throttle) refused(now, sent time.Time, back float64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.missing == 0 {
-		t.credit = 1
+	share := 1 - t.missing
+	if share == 1 {
+		t.credit, t.calls, t.since, t.rate = 1, 0, now, 0
 	}
-	t.missing = min(1-leastShare, 1-(1-t.missing)*(1-throttleBack))
+	if !sent.Before(t.round) {
+		t.round, t.least = now, max(leastShare, share/2)
+	}
+	t.missing = max(t.missing, 1-max(t.least, share*(1-back)))
 	t.last = now
 }
 

@@ -42,7 +42,7 @@ func TestThrottleFindsTheShare(t *testing.T) {
 						pressure := max(0, min(1, (overload*share-.8)/.2)) // as limiter.Pressure has it
 						th.answered(now, throttleSlow+(1-pressure)*throttleFree)
 					} else {
-						th.refused(now)
+						th.refused(now, now, throttleBack)
 						if judged {
 							refused++
 						}
@@ -89,7 +89,7 @@ func TestThrottlesAreFair(t *testing.T) {
 			if rng.Float64() < q {
 				c.answered(now, throttleSlow)
 			} else {
-				c.refused(now)
+				c.refused(now, now, throttleBack)
 			}
 		}
 	}
@@ -114,7 +114,7 @@ func TestOneServerThatLiesHurtsItsOwnCalls(t *testing.T) {
 		}
 		sent++
 		if i%10 == 0 {
-			th.refused(now)
+			th.refused(now, now, throttleBack)
 		} else {
 			th.answered(now, throttleSlow+throttleFree)
 		}
@@ -129,7 +129,7 @@ func TestThrottleProbesAndForgets(t *testing.T) {
 	now := time.Now()
 	var th throttle
 	for range 1000 {
-		th.refused(now)
+		th.refused(now, now, throttleBack)
 	}
 	sent := 0
 	for range 640 {
@@ -145,6 +145,69 @@ func TestThrottleProbesAndForgets(t *testing.T) {
 		if !th.send(now, 1) {
 			t.Error("not all are sent after a long silence")
 		}
+	}
+}
+
+// As many calls are sent in a second as before when there are more of them, or fewer: after a spike all, and soon.
+func TestThrottleKeepsTheRateWhenTheLoadChanges(t *testing.T) {
+	now := time.Now()
+	var th throttle
+	for range 16 {
+		th.refused(now, now, throttleBack)
+	}
+	before := th.share()
+	sent := func(perSecond int, d time.Duration) (n float64) {
+		for range int(d.Seconds() * float64(perSecond)) {
+			now = now.Add(time.Second / time.Duration(perSecond))
+			if th.send(now, 1) {
+				n++
+				th.answered(now, 0) // so that nothing is forgotten
+			}
+		}
+		return n / d.Seconds()
+	}
+	want := before * 200
+	for _, load := range []struct {
+		perSecond int
+		change    time.Duration // in which it is noticed
+	}{{200, 0}, {400, 2 * time.Second}, {100, 2 * time.Second}, {200, 2 * time.Second}} {
+		sent(load.perSecond, max(time.Second, load.change))
+		if got := sent(load.perSecond, 5*time.Second); math.Abs(got/want-1) > .1 {
+			t.Errorf("%.1f calls a second sent of %d, want %.1f", got, load.perSecond, want)
+		}
+	}
+	sent(28, 500*time.Millisecond)
+	if got := sent(28, time.Second); got != 28 {
+		t.Errorf("%v of 28 calls sent where %.1f a second are taken, want all", got, want)
+	}
+}
+
+// Many refusals that come at once, of calls that were sent before the first of them, halve the share at most, and those of
+// calls that were sent after it take more.
+func TestOneRoundHalvesTheShareAtMost(t *testing.T) {
+	began := time.Now()
+	now := began.Add(300 * time.Millisecond)
+	var th throttle
+	for range 20 {
+		th.refused(now, began, throttleBack)
+	}
+	if got := th.share(); got != .5 {
+		t.Errorf("a share of %v after a round of refusals, want .5", got)
+	}
+	for range 20 {
+		th.refused(now.Add(300*time.Millisecond), now, throttleBack)
+	}
+	if got := th.share(); got != .25 {
+		t.Errorf("a share of %v after the next, want .25", got)
+	}
+}
+
+// A caller that serves a request itself leaves it to its own callers to send less.
+func TestThoseWhoServeHoldBackLess(t *testing.T) {
+	client := &call{ctx: t.Context()}
+	server := &call{ctx: grpc.NewContextWithServerTransportStream(t.Context(), transport{})}
+	if c, s := client.back(), server.back(); c != throttleBack || s != throttleBackServing || s >= c {
+		t.Errorf("a refusal takes %v of a client's share and %v of a server's, want less of the latter", c, s)
 	}
 }
 
