@@ -64,20 +64,30 @@ type journeyWatch struct {
 	client  bool // it is that of a client
 }
 
-func (*journeyWatch) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+// TagRPC tells attempts apart.
+func (*journeyWatch) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
+	return context.WithValue(ctx, attemptKey{}, new(attempt))
+}
+
 func (*journeyWatch) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 func (*journeyWatch) HandleConn(context.Context, stats.ConnStats)                       {}
 
-// HandleRPC counts attempts as their headers leave.
+// attempt is one that gRPC makes. Only one whose headers leave is sent.
+type attempt struct{ sent bool }
+
+type attemptKey struct{}
+
+// HandleRPC counts the attempts that are sent.
 func (w *journeyWatch) HandleRPC(ctx context.Context, event stats.RPCStats) {
-	j := ctx.Value(journeyKey{}).(*journey)
+	j, a := ctx.Value(journeyKey{}).(*journey), ctx.Value(attemptKey{}).(*attempt)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	switch event := event.(type) {
 	case *stats.OutHeader:
+		a.sent = true
 		j.attempts[w.service]++
 	case *stats.End:
-		if w.client && status.Code(event.Error) == codes.ResourceExhausted {
+		if w.client && a.sent && status.Code(event.Error) == codes.ResourceExhausted {
 			j.refused++
 		}
 	}

@@ -4,7 +4,7 @@ import "time"
 
 // Fleets returns all of them, in the order of the table.
 func Fleets() []Fleet {
-	return []Fleet{steadyFleet(), chain(), fanOut(), sharedCallee(), spike(), rolling()}
+	return []Fleet{steadyFleet(), chain(), fanOut(), sharedCallee(), spike(), slowServer(), frozenServer(), rolling()}
 }
 
 // fleet is a load of so many clients at a multiple of what the workers of the bottleneck can do, after a second of half
@@ -12,7 +12,7 @@ func Fleets() []Fleet {
 func fleet(name string, n int, load float64, workers int) Fleet {
 	capacity := float64(workers) * 100
 	return Fleet{Scenario: Scenario{
-		Name: name, Length: 6 * time.Second, Judged: 2 * time.Second, Changed: time.Second, Deadline: 500 * ms,
+		Name: name, Length: 12 * time.Second, Judged: 3 * time.Second, Changed: time.Second, Deadline: 500 * ms,
 		Mean: 10 * ms, Sizes: exponential, Rate: step(time.Second, capacity/2, load*capacity), Station: pool(workers),
 		Tenants: clients(n),
 	}}
@@ -21,6 +21,7 @@ func fleet(name string, n int, load float64, workers int) Fleet {
 // steadyFleet are ten servers that are asked for ten times what they can do.
 func steadyFleet() Fleet {
 	f := fleet("10x", 50, 10, 20)
+	f.Length = 7 * time.Second
 	f.Services = []Service{{Servers: 10, Workers: 2}}
 	return f
 }
@@ -67,6 +68,33 @@ func spike() Fleet {
 	f.Length, f.Changed = 17*time.Second, 12*time.Second
 	f.Services = []Service{{Servers: 5, Workers: 2}}
 	return f
+}
+
+// oneOfTen is a fleet of ten servers at .7 of what they can do, of which something happens to one, and ends.
+func oneOfTen(name string, happens func(*Pool)) Fleet {
+	f := fleet(name, 50, 0, 20)
+	f.Rate = constant(1400)
+	f.Length, f.Judged, f.Changed = 14*time.Second, 3*time.Second, 10*time.Second
+	f.Services = []Service{{Servers: 10, Workers: 2}}
+	f.Script = func(hosts *fleetHosts) {
+		time.Sleep(3 * time.Second)
+		happens(hosts.services[0][0].station)
+	}
+	return f
+}
+
+// slowServer is one of ten that takes ten times as long as the others, for seven seconds.
+func slowServer() Fleet {
+	return oneOfTen("one slow", func(station *Pool) {
+		station.Slow(10)
+		time.Sleep(7 * time.Second)
+		station.Slow(1)
+	})
+}
+
+// frozenServer is one of ten that does nothing for seven seconds.
+func frozenServer() Fleet {
+	return oneOfTen("one frozen", func(station *Pool) { station.Freeze(7 * time.Second) })
 }
 
 // rolling restarts ten servers one after the other, each after half a second in which all are there, at .7 of what they
