@@ -129,6 +129,20 @@ func TestADryRunRefusesWhatIsRefusedInEarnest(t *testing.T) {
 	}
 }
 
+// A dry run would refuse those whom it hits in earnest.
+func TestADryRunKnowsWhoIsCritical(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := mustNew(t)
+		v := offer(t, l, poolOf(10, 10*time.Millisecond), 5*time.Second,
+			stream{1500, patient, Request{DryRun: true, Criticality: Sheddable}},
+			stream{500, patient, Request{DryRun: true, Criticality: CriticalPlus}})
+		if low, high := v[0].share(), v[1].share(); high > .02 || math.Abs(low-2./3) > .1 {
+			t.Errorf("%.3f of SHEDDABLE and %.3f of CRITICAL_PLUS would be refused; want .67 and none", low, high)
+		}
+		wantNothingLeft(t, l)
+	})
+}
+
 // Where all fits, nothing would be refused, however much is in flight, and however far that is from the limit at the start.
 func TestADryRunRefusesNothingOfWhatFits(t *testing.T) {
 	for name, test := range map[string]struct {
