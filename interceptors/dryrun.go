@@ -16,9 +16,10 @@ import (
 // is known yet; see [CriticalityFunc] for what they must not do there. The default is that all is in earnest.
 //
 // What would be refused is what comes beyond what the service finishes. It finishes as much as it can, also while it is so
-// full that all is late: so the share that would be refused is right within a few hundredths, also at several times what
-// the service can do. It is too high where a service does less the more is in flight, for it shows what is lost, and it
-// does not show what a limit that is fixed, or bounded, would hold back although the service could do it.
+// full that all is late: so the share that would be refused is right within a few hundredths from twice what the service
+// can do, and up to a tenth too low nearer to it. It is too high where a service does less the more is in flight, for it
+// shows what is lost, and it does not show what a limit that is fixed, or bounded, would hold back although the service
+// could do it. See docs/operations.md for figures.
 //
 // A service that is overloaded by a dry run is overloaded for all. Requests in earnest beside it are given what it leaves,
 // and those that there is no room for are refused.
