@@ -120,13 +120,13 @@ func (o *overloaded) ask(rng *rand.Rand, calls int, overload func(backend int) f
 // While all backends have more to do than they can, little more is sent than they take, as much as where there is but
 // one, and each gets as much.
 func TestOverloadedBackendsShare(t *testing.T) {
-	for _, overload := range []float64{1.5, 2, 5, 10} {
+	for _, overload := range []float64{1.5, 5, 10} {
 		var usedOfOne, refusedOfOne float64
-		for _, n := range []int{1, 2, 10, 30} {
+		for _, n := range []int{1, 2, 10} {
 			rng := rand.New(rand.NewPCG(uint64(n), uint64(overload*10)))
 			o := newOverloaded(n)
 			all := func(int) float64 { return overload }
-			calls := 4000 * n
+			calls := 3000 * n
 			o.ask(rng, calls, all)
 			clear(o.served)
 			sent, good := o.ask(rng, calls, all)
