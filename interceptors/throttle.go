@@ -45,7 +45,7 @@ const (
 
 	// throttleBackServing is what a refusal takes of the share of a caller that serves a request itself. Its own callers
 	// hear of it too, and are to send less before it does: what it drops is work done in vain. Where they do not, it still
-	// comes to send no more than twice what is taken, at an overload of 10, as the throttling of the SRE book does.
+	// comes to send little more than twice what is taken, at an overload of 10; the throttling of the SRE book sends twice.
 	throttleBackServing = 0.02
 
 	throttleCounts = 8                      // calls that show their rate, unless twice as many should have come by then
