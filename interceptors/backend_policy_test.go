@@ -136,6 +136,8 @@ func TestWithoutThePolicyTargetsAreKept(t *testing.T) {
 			servers.does[i].Store(&broken)
 		}
 		conn, names := servers.dial(t, servers.client.DialOptions()...)
+		conn.Connect()
+		synctest.Wait() // until there is a connection to each
 		client := testpb.NewTestServiceClient(conn)
 		ask := func(times int) (sent int) {
 			for range times {

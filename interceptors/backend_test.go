@@ -59,6 +59,8 @@ func newTen(t *testing.T, serviceConfig string, opts ...ClientOption) *ten {
 	c.fleet = startFleet(t, services, WithExempt(selector.MatchFunc(everything)))
 	c.client = newClient(t, append(opts, WithServiceConfig(serviceConfig))...)
 	c.used, _ = c.dial(t, c.client.DialOptions()...)
+	c.used.Connect()
+	synctest.Wait() // until there is a connection to each
 	c.TestServiceClient = testpb.NewTestServiceClient(c.used)
 	return c
 }
