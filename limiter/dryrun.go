@@ -59,7 +59,6 @@ func (d *dryRuns) follow(s feedback.Sample, t tally, inFlight int) {
 // dryRun is what one request has.
 type dryRun struct {
 	limiter  *Limiter
-	level    int             // of its criticality
 	deadline time.Duration   // 0: none
 	waiter   *waiter         // its place in the line; nil: none
 	holder   *linked.Element // its place among those that have a permit; nil: it has none
@@ -71,7 +70,7 @@ type dryRun struct {
 
 // rehearse asks for a permit for a request that goes on whatever the answer is.
 func (l *Limiter) rehearse(ctx context.Context, r *Request) Permit {
-	d := &dryRun{limiter: l, level: r.Criticality.level(), deadline: l.deadline(ctx)}
+	d := &dryRun{limiter: l, deadline: l.deadline(ctx)}
 	l.dry.open.Add(1)
 	permit, waits, refusal := l.apply(ctx, r, d)
 	l.mu.Lock()
@@ -126,21 +125,11 @@ func (l *Limiter) end(d *dryRun, finished bool) Permit {
 	if d.holder != nil {
 		return d.give()
 	}
+	d.leave(now)
 	if !finished || d.left || l.dry.holders.Len() == 0 {
-		d.leave(now)
 		return Permit{}
 	}
-	oldest := l.dry.holders.Front().Value.(*dryRun)
-	w := d.waiter
-	if w != nil && w.level() < oldest.level { // nobody has to stand where the less critical do
-		d.leave(now)
-		return Permit{}
-	}
-	permit := oldest.give()
-	if w != nil { // it was served before its turn, and the other will be after
-		w.dry, oldest.waiter, d.waiter = oldest, w, nil
-	}
-	return permit
+	return l.dry.holders.Front().Value.(*dryRun).give()
 }
 
 // held returns the permit of a request that makes a pause or goes on. It gives up its place in the line: there is no work

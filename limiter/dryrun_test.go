@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spillway-go/spillway/feedback"
 )
 
 // station does the work of a request, and reports how it ended.
@@ -35,6 +37,12 @@ func roomForAll(stay time.Duration) station {
 		time.Sleep(stay)
 		return OK
 	}
+}
+
+// roomForEach takes longer for some than for others.
+func roomForEach(_ context.Context, random *rand.Rand) Outcome {
+	time.Sleep(time.Duration(random.Int64N(int64(400 * time.Millisecond))))
+	return OK
 }
 
 // stream is a load of Poisson arrivals.
@@ -129,6 +137,19 @@ func TestADryRunRefusesWhatIsRefusedInEarnest(t *testing.T) {
 	}
 }
 
+// Also where so little time is left that what waits in the service for its turn is soon gone.
+func TestADryRunOfTheHurried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, work := mustNew(t), poolOf(10, 10*time.Millisecond)
+		for _, factor := range []float64{.5, .9, 1.2, 1.5, 2, 4} {
+			v := offer(t, l, work, 5*time.Second, stream{factor * 1000, 100 * time.Millisecond, Request{DryRun: true}})[0]
+			if want := 1 - 1/factor; factor >= 1.5 && math.Abs(v.share()-want) > .15 {
+				t.Errorf("%vx: %.3f would be refused, want %.3f", factor, v.share(), want)
+			}
+		}
+	})
+}
+
 // A dry run would refuse those whom it hits in earnest.
 func TestADryRunKnowsWhoIsCritical(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -149,9 +170,10 @@ func TestADryRunRefusesNothingOfWhatFits(t *testing.T) {
 		work func() station // made in the bubble
 		rate float64
 	}{
-		"half of a pool":    {func() station { return poolOf(10, 10*time.Millisecond) }, 500},
-		"100 in flight":     {func() station { return roomForAll(100 * time.Millisecond) }, 1000},
-		"300 in flight, 1x": {func() station { return roomForAll(300 * time.Millisecond) }, 1000},
+		"half of a pool":   {func() station { return poolOf(10, 10*time.Millisecond) }, 500},
+		"100 in flight":    {func() station { return roomForAll(100 * time.Millisecond) }, 1000},
+		"some take longer": {func() station { return roomForEach }, 1000},
+		"300 in flight":    {func() station { return roomForAll(300 * time.Millisecond) }, 1000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -185,13 +207,43 @@ func TestADryRunComesBackFromAnOverload(t *testing.T) {
 		l, work := mustNew(t), poolOf(10, 10*time.Millisecond)
 		calm := stream{500, patient, Request{DryRun: true}}
 		offer(t, l, work, 3*time.Second, calm)
+		before := l.Stats().Limit
 		offer(t, l, work, 3*time.Second, stream{4000, patient, Request{DryRun: true}})
 		offer(t, l, work, time.Second, calm)
 		if v := offer(t, l, work, 3*time.Second, calm)[0]; v.refused > 0 {
 			t.Errorf("%d of %d would be refused after the overload; want none", v.refused, v.all)
 		}
+		if after := l.Stats().Limit; after < before*3/4 {
+			t.Errorf("the limit is %d after a dry run under overload, and was %d before; want no less, for nothing was learned", after, before)
+		}
 		wantNothingLeft(t, l)
 	})
+}
+
+// The limit follows what is under way only where all of it is finished, and where it holds back nobody in earnest.
+func TestADryRunLiftsTheLimit(t *testing.T) {
+	const under = 300 // way
+	for name, test := range map[string]struct {
+		asked, useful float64
+		found         tally
+		open          int64
+		fixed         bool
+		want          int
+	}{
+		"all is finished":          {asked: 100, useful: 95, found: tally{dry: 5}, open: under, want: under},
+		"that is not sure":         {asked: 100, useful: 85, found: tally{dry: 5}, open: under, want: 100},
+		"overload":                 {asked: 100, useful: 70, found: tally{dry: 5}, open: under},
+		"it holds others back":     {asked: 100, useful: 95, found: tally{dry: 5, earnest: 6}, open: under},
+		"the dry run is over":      {asked: 100, useful: 95},
+		"the limit is a fixed one": {asked: 100, useful: 95, found: tally{dry: 5}, open: under, fixed: true},
+	} {
+		d := dryRuns{fixed: test.fixed, floor: 100}
+		d.open.Store(test.open)
+		d.follow(feedback.Sample{Asked: test.asked, Useful: test.useful}, test.found, 0)
+		if d.floor != test.want {
+			t.Errorf("%s: lifted to %d, want %d", name, d.floor, test.want)
+		}
+	}
 }
 
 // Those of a dry run take the service, as they do without any limiter, but no permits that they would not have. So those in
