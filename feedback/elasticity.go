@@ -320,7 +320,8 @@ func (e *Elasticity) finish() {
 	case z > leap && pair > setPoint:
 		step = max(step, e.width)
 		e.width = min(widest, widen*e.width)
-		e.high = true // on from there
+		e.high = true       // on from there
+		e.sxx, e.sxy = 0, 0 // where nothing is known yet
 	case z < fall && pair < setPoint:
 		step = min(step, -fallStep*width)
 		e.width = min(wide, widenFalling*e.width)

@@ -63,26 +63,30 @@ func TestColdStart(t *testing.T) {
 	}
 }
 
-// Over ten minutes of the same load the limit does not drift. In half of all runs it wanders once to twice of what it
-// is, or to more, and comes back in a minute, which moves the mean of a half by up to an eighth either way; so much the
-// bar has to leave room for. Goodput does not notice.
+// Over ten minutes of the same load the limit does not drift: in most runs, for now and then one wanders to twice of what
+// it is and comes back in a minute or two, which moves the mean of a half by up to a sixth. Goodput does not notice.
 func TestDrift(t *testing.T) {
-	f := Run(t, scenario(t, "drift"), contestant(t, "spillway"), 1, Direct)
-	mean := func(points []Point) (limit, goodput float64) {
-		for _, p := range points {
-			limit += float64(p.Limit) / float64(len(points))
-			goodput += p.Goodput / float64(len(points))
+	var drifts []float64
+	for seed := uint64(1); seed <= 3; seed++ {
+		f := Run(t, scenario(t, "drift"), contestant(t, "spillway"), seed, Direct)
+		settled := f.Trace[int(30*time.Second/pointEvery):]
+		limit1, goodput1 := meansOf(settled[:len(settled)/2])
+		limit2, goodput2 := meansOf(settled[len(settled)/2:])
+		t.Logf("limit %.2f, then %.2f; goodput %.0f/s, then %.0f/s", limit1, limit2, goodput1, goodput2)
+		drifts = append(drifts, math.Abs(limit2/limit1-1))
+		if math.Abs(goodput2/goodput1-1) > 0.02 {
+			t.Errorf("goodput %.0f/s in the first half, %.0f/s in the second; want them within 0.02", goodput1, goodput2)
 		}
-		return limit, goodput
 	}
-	settled := f.Trace[int(30*time.Second/pointEvery):]
-	limit1, goodput1 := mean(settled[:len(settled)/2])
-	limit2, goodput2 := mean(settled[len(settled)/2:])
-	t.Logf("limit %.2f, then %.2f; goodput %.0f/s, then %.0f/s", limit1, limit2, goodput1, goodput2)
-	if math.Abs(limit2/limit1-1) > 0.15 {
-		t.Errorf("limit %.2f in the first half, %.2f in the second; want them within 0.15", limit1, limit2)
+	if slices.Sort(drifts); drifts[1] > 0.05 || drifts[2] > 0.2 {
+		t.Errorf("the limit differs between the halves by %.3f, want .05 at most in two of three, and .2 in the third", drifts)
 	}
-	if math.Abs(goodput2/goodput1-1) > 0.02 {
-		t.Errorf("goodput %.0f/s in the first half, %.0f/s in the second; want them within 0.02", goodput1, goodput2)
+}
+
+func meansOf(points []Point) (limit, goodput float64) {
+	for _, p := range points {
+		limit += float64(p.Limit) / float64(len(points))
+		goodput += p.Goodput / float64(len(points))
 	}
+	return limit, goodput
 }
