@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"google.golang.org/grpc/balancer/pickfirst"
+	_ "google.golang.org/grpc/balancer/weightedroundrobin" // so that a service config can name it
 )
 
 // methodName is a method as service configs name it: without a method it is all of the service, and without both it is
