@@ -30,8 +30,8 @@ func WithLoadReports() Option {
 //
 // A report says how many requests were finished lately, per second, and how many of these failed or came too late.
 // The application utilisation is that rate over what it was when the limit last held the load back: where it never did,
-// it is the mean number in flight over the limit. It is 1 at most, and up to a fifth more by the pressure on the least
-// critical, so that it is above 1 where more is asked for than can be done. Rate over utilisation, by which
+// it is the mean number in flight over the limit. It is .8 at most without pressure, and under it 1 at most and up to a
+// fifth more by the pressure on the least critical, so that it is above 1 where more is asked for than can be done. Rate over utilisation, by which
 // weighted_round_robin shares calls, is thus what the server can do, however much it has to do now.
 //
 // A limit says little of what a server can do as long as it does not bind, for it keeps head-room over what is in use.
@@ -62,6 +62,10 @@ const (
 	// excess is what the pressure adds to the utilisation: enough to show, and too little for clients to swing from one
 	// server to the other.
 	excess = 0.2
+
+	// eased is the most that a server without pressure does of what it can. One that was taken for weaker than it is would
+	// stay so, for it gets no more to do than it was thought to be able to, while others refuse.
+	eased = 0.8
 )
 
 func newLoadReports(l *limiter.Limiter) *loadReports {
@@ -81,7 +85,7 @@ func (r *loadReports) ServerMetrics() *orca.ServerMetrics {
 // renew makes a report. The caller holds mu.
 func (r *loadReports) renew(now time.Time, s limiter.Stats) {
 	r.count(now, s)
-	rate, utilisation := s.Throughput, utilisation(s)+excess*r.limiter.Pressure(limiter.Sheddable)
+	rate, utilisation := s.Throughput, utilisation(s, r.limiter.Pressure(limiter.Sheddable))
 	if s.Age.Seconds() > silence*max(s.Service.Seconds(), feedback.MinCompletions/rate) { // nothing to do, or stuck
 		rate, utilisation = feedback.MinCompletions/s.Age.Seconds(), float64(s.InFlight)/float64(s.Limit)
 	}
@@ -90,13 +94,16 @@ func (r *loadReports) renew(now time.Time, s limiter.Stats) {
 	r.report.SetApplicationUtilization(utilisation)
 }
 
-// utilisation returns which part of what the server can do it does.
-func utilisation(s limiter.Stats) float64 {
+// utilisation returns which part of what the server can do it does, and more than 1 under pressure.
+func utilisation(s limiter.Stats, pressure float64) float64 {
 	can := s.Capacity
 	if can == 0 {
 		can = float64(s.Limit) / max(s.Service.Seconds(), 1e-9) // as much as the limit lets in, by Little's law
 	}
-	return min(1, s.Throughput/can)
+	if pressure == 0 {
+		return min(eased, s.Throughput/can)
+	}
+	return min(1, s.Throughput/can) + excess*pressure
 }
 
 // count takes in what has ended since the last report.
