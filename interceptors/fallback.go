@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/spillway-go/spillway/internal/methodkey"
 )
 
 // FallbackFunc answers a unary call in place of its callee: it fills in reply and returns nil, or returns the error that
@@ -38,7 +40,7 @@ type fallback struct {
 type fallbacks map[string]fallback
 
 func (f fallbacks) add(option, method string, fallback fallback) error {
-	if !isMethodKey(method) {
+	if !methodkey.Valid(method) {
 		return fmt.Errorf(`interceptors: %s(%q); want a full method like "/pkg.Service/Method", or "/pkg.Service/*" for all of a service`, option, method)
 	}
 	key := strings.TrimSuffix(method, "*")

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spillway-go/spillway/internal/methodkey"
 	"github.com/spillway-go/spillway/limiter"
 )
 
@@ -27,7 +28,7 @@ func (t methodTable) criticality(method string) limiter.Criticality {
 // alphabetical order, so that the error is the same each time.
 func (t methodTable) add(entries map[string]limiter.Criticality) error {
 	for _, key := range slices.Sorted(maps.Keys(entries)) {
-		if !isMethodKey(key) {
+		if !methodkey.Valid(key) {
 			return fmt.Errorf(`interceptors: WithMethodCriticality: the key %q; want a full method like "/pkg.Service/Method", or "/pkg.Service/*" for all of a service`, key)
 		}
 		criticality := entries[key]
@@ -56,10 +57,4 @@ const levels = "one of limiter.Sheddable, SheddablePlus, Critical and CriticalPl
 
 func isLevel(c limiter.Criticality) bool {
 	return limiter.Sheddable <= c && c <= limiter.CriticalPlus
-}
-
-func isMethodKey(key string) bool {
-	service, method, found := strings.Cut(strings.TrimPrefix(key, "/"), "/")
-	return found && key[0] == '/' && service != "" && method != "" && !strings.ContainsAny(service, "* \t\n") &&
-		(method == "*" || !strings.ContainsAny(method, "*/ \t\n"))
 }

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/spillway-go/spillway/internal/methodkey"
 )
 
 // Retries are gRPC's own (gRFC A6): a client only says, in its service config, which methods to retry and how.
@@ -50,7 +52,7 @@ func WithIdempotent(methods ...string) ClientOption {
 			return errors.New("interceptors: WithIdempotent(); want the methods, or leave the option out")
 		}
 		for _, key := range methods {
-			if !isMethodKey(key) {
+			if !methodkey.Valid(key) {
 				return fmt.Errorf(`interceptors: WithIdempotent(%q); want a full method like "/pkg.Service/Method", or "/pkg.Service/*" for all of a service`, key)
 			}
 			service, method, _ := strings.Cut(key[1:], "/")

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/spillway-go/spillway/internal/methodkey"
 )
 
 // methods are those of a fault, as "/pkg.Service/Method", and "/pkg.Service/" and "/" for all of them.
@@ -48,15 +50,9 @@ func (f *Fault) checkMethods() error {
 		if untouched(name) {
 			return fmt.Errorf("the method %q; leave it out, gRPC's health and reflection services are never hit", name)
 		}
-		if name != AllMethods && !isMethodKey(name) {
+		if name != AllMethods && !methodkey.Valid(name) {
 			return fmt.Errorf("the method %q; want %s", name, wantMethods)
 		}
 	}
 	return nil
-}
-
-func isMethodKey(key string) bool {
-	service, method, found := strings.Cut(strings.TrimPrefix(key, "/"), "/")
-	return found && key[0] == '/' && service != "" && method != "" && !strings.ContainsAny(service, "* \t\n") &&
-		(method == "*" || !strings.ContainsAny(method, "*/ \t\n"))
 }
