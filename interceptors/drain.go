@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -57,11 +56,7 @@ var ErrDraining error = newDraining()
 type draining struct{ status *status.Status }
 
 func newDraining() *draining {
-	st := status.New(codes.Unavailable, "spillway: this server is about to stop, ask another")
-	if detailed, err := st.WithDetails(&errdetails.ErrorInfo{Reason: "DRAINING", Domain: Domain}); err == nil {
-		st = detailed
-	}
-	return &draining{st}
+	return &draining{newStatus(codes.Unavailable, "spillway: this server is about to stop, ask another", "draining")}
 }
 
 func (d *draining) Error() string              { return d.status.String() }

@@ -13,12 +13,13 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// WithHedging sends unary calls of idempotent methods (see [WithIdempotent]) a second time when they take longer than 95
-// of 100 answers, and takes the first answer; the other call is cancelled. The second goes to another backend than the
-// first, where there is one. None is sent to a backend that refuses anything or says that it is under pressure, none before a hundred answers are known, and none of messages that are not
-// protobuf's. Hedges are at most a twentieth of a method's calls, and retries then too, so that both together stay a
-// tenth. The default is no hedging: it is more work for the callee, and only helps where one slow answer says nothing of
-// the next. [Client.SetOptions] rejects the option.
+// WithHedging sends unary calls of idempotent methods (see [WithIdempotent]) a second time when they take longer
+// than 95 of 100 answers, and takes the first answer; the other call is cancelled. The second goes to another
+// backend than the first, where there is one. None is sent to a backend that refuses anything or says that it is
+// under pressure, none before a hundred answers are known, and none of messages that are not protobuf's. Hedges are
+// at most a twentieth of a method's calls, and retries then too, so that both together stay a tenth. The default is
+// no hedging: it is more work for the callee, and only helps where one slow answer says nothing of the next.
+// [Client.SetOptions] rejects the option.
 //
 // The call options grpc.Header, grpc.Trailer and grpc.Peer see the answer that was taken, and grpc.OnFinish is called
 // once. Interceptors inside of these see both calls.

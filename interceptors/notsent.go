@@ -2,9 +2,7 @@ package interceptors
 
 import (
 	"errors"
-	"strings"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -50,11 +48,7 @@ func (n *notSent) Unwrap() []error {
 }
 
 func newNotSent(o obstacle, code codes.Code, message string) *notSent {
-	st := status.New(code, message)
-	if detailed, err := st.WithDetails(&errdetails.ErrorInfo{Reason: strings.ToUpper(o.String()), Domain: Domain}); err == nil {
-		st = detailed
-	}
-	return &notSent{o, st}
+	return &notSent{o, newStatus(code, message, o.String())}
 }
 
 var (

@@ -57,22 +57,25 @@ func newAnswer(refusal *limiter.Refusal) *answer {
 	case errors.Is(refusal, context.DeadlineExceeded):
 		return &answer{refusal: refusal, status: status.New(codes.DeadlineExceeded, "spillway: the deadline passed while the request waited")}
 	}
-	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{
-		Reason: strings.ToUpper(refusal.Reason.String()),
-		Domain: Domain,
-	}}
+	var more []protoadapt.MessageV1
 	message, pushback := "spillway: overloaded, this request cannot be answered before its deadline", int64(-1)
 	if refusal.RetryAfter > 0 {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(refusal.RetryAfter)})
+		more = append(more, &errdetails.RetryInfo{RetryDelay: durationpb.New(refusal.RetryAfter)})
 		message, pushback = "spillway: overloaded, try again later", refusal.RetryAfter.Milliseconds()
 	}
-	st := status.New(codes.ResourceExhausted, message)
-	if detailed, err := st.WithDetails(details...); err == nil {
-		st = detailed
-	}
 	return &answer{
-		status:  st,
+		status:  newStatus(codes.ResourceExhausted, message, refusal.Reason.String(), more...),
 		refusal: refusal,
 		trailer: metadata.Pairs(pushbackTrailer, strconv.FormatInt(pushback, 10)),
 	}
+}
+
+// newStatus returns a status that says who gave it and why, in an ErrorInfo, and what more details there are.
+func newStatus(code codes.Code, message, reason string, more ...protoadapt.MessageV1) *status.Status {
+	info := &errdetails.ErrorInfo{Reason: strings.ToUpper(reason), Domain: Domain}
+	st := status.New(code, message)
+	if detailed, err := st.WithDetails(append([]protoadapt.MessageV1{info}, more...)...); err == nil {
+		return detailed
+	}
+	return st
 }
