@@ -414,7 +414,8 @@ func TestGroupKeepsWhoLosesThePlace(t *testing.T) {
 				for i, comer := range c.comers {
 					go func() {
 						r := Request{Criticality: comer.criticality, Tenant: comer.tenant, Bulkhead: comer.bulkhead}
-						c := l.claim(&r, other, 0)
+						var c claim
+						c.fill(l, &r, other, 0)
 						c.at = placeOf(r.Criticality.level(), comer.cohort)
 						w, refusal := l.queue(&r, &c, nil, l.now())
 						if refusal != nil {

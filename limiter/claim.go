@@ -20,15 +20,14 @@ func (c *claim) work() float64 { return float64(c.weight) * c.cost }
 // maxWeight keeps sums of weights far from overflow.
 const maxWeight = defaultMax
 
-// claim returns what the request asks for, by what is known of its method.
-func (l *Limiter) claim(r *Request, method uint8, deadline time.Duration) claim {
-	return claim{
-		at:       l.placeFor(*r, r.Criticality.level(), deadline),
-		tenant:   r.Tenant,
-		method:   method,
-		weight:   int32(min(max(r.Weight, 1), maxWeight)),
-		cost:     l.methods.cost(method),
-		deadline: deadline,
-		group:    l.group(r.Bulkhead),
-	}
+// fill says what the request asks for, by what is known of its method. It writes in place: a claim is too large to be
+// handed back for nothing.
+func (c *claim) fill(l *Limiter, r *Request, method uint8, deadline time.Duration) {
+	c.at = l.placeFor(r, r.Criticality.level(), deadline)
+	c.tenant = r.Tenant
+	c.method = method
+	c.weight = int32(min(max(r.Weight, 1), maxWeight))
+	c.cost = l.methods.cost(method)
+	c.deadline = deadline
+	c.group = l.group(r.Bulkhead)
 }

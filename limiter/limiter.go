@@ -151,7 +151,8 @@ func (l *Limiter) TryAcquire() (Permit, bool) {
 	now := l.now()
 	l.sense(now)
 	l.control(now)
-	c := l.claim(&Request{}, other, 0)
+	var c claim
+	c.fill(l, &Request{}, other, 0)
 	if n, ok := l.load.enter(&c, l.limit.Load()); ok {
 		return l.shard().admit(now, now, &c, n), true
 	}
@@ -181,8 +182,8 @@ func (l *Limiter) apply(ctx context.Context, r *Request, dry *dryRun) (Permit, *
 		l.shard().ignore(ReasonExpired)
 		return Permit{}, nil, l.refusals.ended(err)
 	}
-	c := l.claim(r, l.methods.learn(r.Method), l.deadline(ctx))
-	c.dry = dry
+	c := claim{dry: dry}
+	c.fill(l, r, l.methods.learn(r.Method), l.deadline(ctx))
 	refusal := l.refuses(r, c.at)
 	if refusal != nil && !c.group.room(c.at.level()) {
 		l.shard().turnAway(&c, refusal.Reason)
@@ -241,7 +242,8 @@ func (l *Limiter) Preview(ctx context.Context, r Request) *Refusal {
 	if r.Patient || r.DryRun {
 		return nil
 	}
-	c := l.claim(&r, l.methods.find(r.Method), l.deadline(ctx))
+	var c claim
+	c.fill(l, &r, l.methods.find(r.Method), l.deadline(ctx))
 	if refusal := l.refuses(&r, c.at); refusal != nil && !c.group.room(c.at.level()) {
 		return refusal
 	}
@@ -256,7 +258,8 @@ func (l *Limiter) Preview(ctx context.Context, r Request) *Refusal {
 // Refused counts a request that was turned away on the word of Preview, so that the limiter's own figures hold
 // all that came.
 func (l *Limiter) Refused(ctx context.Context, r Request, refusal *Refusal) {
-	c := l.claim(&r, l.methods.find(r.Method), l.deadline(ctx))
+	var c claim
+	c.fill(l, &r, l.methods.find(r.Method), l.deadline(ctx))
 	l.shard().turnAway(&c, refusal.Reason)
 }
 

@@ -19,8 +19,9 @@ import (
 type place uint16
 
 const (
-	cohorts = 128
-	places  = levels * cohorts
+	cohortBits = 7
+	cohorts    = 1 << cohortBits
+	places     = levels * cohorts
 )
 
 func placeOf(level, cohort int) place { return place(level*cohorts + cohort) }
@@ -119,19 +120,19 @@ const lightest = 1. / 4
 // The cohorts of a tenant begin where its hash says, and are as many as its part of the service: a small one stands in
 // one place, and is refused or served as a whole; one that has everything stands everywhere. Then what it had lately
 // moves it, which sets those first to be refused who had the most.
-func (l *Limiter) placeFor(r Request, level int, deadline time.Duration) place {
+func (l *Limiter) placeFor(r *Request, level int, deadline time.Duration) place {
 	call := uint64(deadline) // in nanoseconds: as good as chance
 	if deadline == 0 {
 		call = rand.Uint64()
 	}
-	u := unit(scatter(call))
-	if r.Tenant != 0 {
-		shares := l.usage.shares(uint64(r.Tenant))
-		begin := unit(scatter(uint64(r.Tenant) ^ l.salt.Load()))
-		_, u = math.Modf(begin + u*shares/l.usage.active())
-		u = moved(u, shares)
+	chance := scatter(call)
+	if r.Tenant == 0 {
+		return placeOf(level, int(chance>>(64-cohortBits)))
 	}
-	return placeOf(level, min(cohorts-1, int(u*cohorts)))
+	shares := l.usage.shares(uint64(r.Tenant))
+	begin := unit(scatter(uint64(r.Tenant) ^ l.salt.Load()))
+	_, u := math.Modf(begin + unit(chance)*shares/l.usage.active())
+	return placeOf(level, min(cohorts-1, int(moved(u, shares)*cohorts)))
 }
 
 // moved returns where in a criticality a tenant stands that its hash sets at u, in [0, 1), and that had so many fair

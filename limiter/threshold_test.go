@@ -322,7 +322,7 @@ func TestPlaceIsKept(t *testing.T) {
 		if i == 0 {
 			continue // none
 		}
-		if a, b := l.placeFor(r, 2, deadline), l.placeFor(r, 2, deadline); a != b || a.level() != 2 {
+		if a, b := l.placeFor(&r, 2, deadline), l.placeFor(&r, 2, deadline); a != b || a.level() != 2 {
 			t.Fatalf("place %d and then %d, want the same, of level 2", a, b)
 		}
 	}
@@ -338,7 +338,7 @@ func TestRequestsAreSpread(t *testing.T) {
 	} {
 		var counts [cohorts]int
 		for i := range n {
-			counts[l.placeFor(Request{}, 0, deadline(i)).cohort()]++
+			counts[l.placeFor(&Request{}, 0, deadline(i)).cohort()]++
 		}
 		for cohort, got := range counts {
 			if want := n / cohorts; math.Abs(float64(got-want)) > 6*math.Sqrt(float64(want)) {
@@ -402,7 +402,7 @@ func TestCohortsTurnOver(t *testing.T) {
 		}
 		var low [tenants]bool
 		for tenant := range low {
-			low[tenant] = l.placeFor(Request{Tenant: Tenant(scatter(uint64(tenant)))}, 0, now) < half
+			low[tenant] = l.placeFor(&Request{Tenant: Tenant(scatter(uint64(tenant)))}, 0, now) < half
 			if low[tenant] {
 				refused[tenant]++
 			}
@@ -432,7 +432,7 @@ func BenchmarkPlaceFor(b *testing.B) {
 	for name, r := range map[string]Request{"nobody": {}, "tenant": {Tenant: 7}} {
 		b.Run(name, func(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
-				l.placeFor(r, 2, time.Duration(i+1))
+				l.placeFor(&r, 2, time.Duration(i+1))
 			}
 		})
 	}
