@@ -225,15 +225,26 @@ func (l *Limiter) refuses(r *Request, at place) *Refusal {
 	if refusal := l.gates[level].Load(); refusal != nil && (r.Tenant == 0 || at < place(l.passes[level].Load())) {
 		return refusal
 	}
-	if c := l.cut.Load(); c != nil && at < c.from && l.busy() {
+	if c := l.cut.Load(); c != nil && l.cuts(c, r, at) {
 		return c.refusal(at, r)
 	}
 	return nil
 }
 
-// busy reports whether most permits are taken. Otherwise nobody is below the cut, however old it is: no state lasts
-// in which everything is refused.
-func (l *Limiter) busy() bool { return 4*int64(l.load.inFlight()) >= 3*l.limit.Load() }
+// cuts reports whether the cut refuses one who stands there. While a quarter of the permits is free it refuses nobody,
+// however old it is: no state lasts in which everything is refused. A tenant that it goes through it refuses only while no
+// permit is left: one who has just had much has moved below where its load was seen, and what stood above may not be
+// enough to keep everybody busy.
+func (l *Limiter) cuts(c *cut, r *Request, at place) bool {
+	switch inFlight, limit := int64(l.load.inFlight()), l.limit.Load(); {
+	case at >= c.from:
+		return false
+	case r.Tenant != 0 && at.level() == c.from.level():
+		return inFlight >= limit
+	default:
+		return 4*inFlight >= 3*limit
+	}
+}
 
 // Preview foretells whether the request would be refused now, nil if it would not. It takes nothing, never waits
 // and allocates nothing, so that a request can be turned away before its message is read; only AcquireRequest

@@ -48,18 +48,19 @@ func (l *Limiter) queue(r *Request, c *claim, refused *Refusal, now time.Duratio
 }
 
 // joins returns 0 if a newcomer may have a place in the line, or why it may not, and whether it overtakes worse
-// tenants. The caller holds mu.
+// tenants. Those who fit take no place from each other while there is room. The caller holds mu.
 func (l *Limiter) joins(r *Request, c *claim, now time.Duration) (overtakes bool, reason Reason) {
 	level := c.at.level()
 	reason = l.line.admits(now, c, l.pace, &l.threshold)
 	if reason != ReasonLimit || r.Tenant == 0 {
 		return false, reason
 	}
-	if w := l.line.heaviest(level); w != nil && w.at < c.at && w.at < l.threshold.fits {
+	room := l.line.length < l.line.most && l.pace.wait(l.line.work(level)) <= l.pace.fullCredit()
+	if w := l.line.heaviest(level); w != nil && w.at < c.at && (w.at < l.threshold.fits || !room) {
 		l.evict(now, w, ReasonTenant)
 		return true, 0
 	}
-	if c.at >= l.threshold.fits && l.line.length < l.line.most && l.pace.wait(l.line.work(level)) <= l.pace.fullCredit() {
+	if c.at >= l.threshold.fits && room {
 		return true, 0
 	}
 	return false, reason

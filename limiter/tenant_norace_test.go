@@ -160,27 +160,28 @@ func TestEqualTenantsGetTheSame(t *testing.T) {
 	}
 }
 
-// One who sends a hundred times as much as each of twenty others, whose load fits, takes nothing from them.
+// One who sends a hundred times as much as each of nine others, whose load fits, takes nothing from them: at most 2% of
+// what they ask. It is hardest where they ask for .8: what they leave is no more than twice what each of them has. In front
+// of workers who are never idle they are an M/M/1 queue, by which a ten-thousandth of them would be late at best.
 func TestAbuserTakesNothing(t *testing.T) {
-	const others = 20
+	const others = 9
 	for _, load := range []float64{.5, .8} {
 		for _, patience := range []time.Duration{0, 500 * time.Millisecond, 100 * time.Millisecond} {
 			synctest.Test(t, func(t *testing.T) {
 				rate := load * sharedRate / others
 				s := shared{patience: patience, seed: 1}
 				fates, goodput := s.run(t, crowd{tenants: others, rate: rate}, crowd{tenants: 1, rate: 100 * rate})
-				worst := worstOf(fates[0])
-				t.Logf("others' load %.1f, patience %5v: the worst of them gets %.3f of what it asks, all %.3f, the abuser %.3f; goodput %.3f",
-					load, patience, worst, total(fates[0]).part(), total(fates[1]).part(), goodput)
-				want := .98
-				if load > .5 && patience == 100*time.Millisecond {
-					want = .9 // at nearly full load a line that is so short cannot tell who is who
+				worst, index := worstOf(fates[0]), jain(fates[0])
+				t.Logf("others' load %.1f, patience %5v: the worst of them gets %.3f of what it asks, all %.3f, the abuser %.3f; fairness %.3f, goodput %.3f",
+					load, patience, worst, total(fates[0]).part(), total(fates[1]).part(), index, goodput)
+				if worst < .98 {
+					t.Errorf("load %v, patience %v: the worst of the others gets %.3f, want .98", load, patience, worst)
 				}
-				if worst < want {
-					t.Errorf("load %v, patience %v: the worst of the others gets %.3f, want %.2f", load, patience, worst, want)
+				if index < .95 {
+					t.Errorf("load %v, patience %v: fairness %.3f among the others, want .95", load, patience, index)
 				}
-				if goodput < .95 {
-					t.Errorf("load %v, patience %v: goodput %.3f, want .95", load, patience, goodput)
+				if goodput < .97 {
+					t.Errorf("load %v, patience %v: goodput %.3f, want .97", load, patience, goodput)
 				}
 			})
 		}

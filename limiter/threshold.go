@@ -61,15 +61,22 @@ type threshold struct {
 	// will stay, over the limit: 1 is as much as can be served.
 	offered [places]float64
 
+	// steady is the same, remembered for longer where few come: so that chance moves it by less than spare.
+	steady [places]float64
+
 	loads [levels]float64 // offered for a level and all above it
 	cut   place           // the first that may pass
-	fits  place           // the first of those that can all be served
+	fits  place           // the first of those that can all be served, by what is steady
 }
 
 const (
 	// loadMemory is how long the load is remembered, in full credits of the line: longer than a burst lasts, so that
 	// its end is no lull.
 	loadMemory = 2
+
+	// steadyMemory is how many requests steady remembers at least: by n requests a load is known to one part in the root
+	// of 2n, which is less than half of spare.
+	steadyMemory = 300
 
 	// surplus is how much more than can be served the cut lets pass: enough that the line is seldom empty, which costs
 	// goodput (.25: 5% of it with ten workers). The line chooses among them: it knows who is here now.
@@ -81,19 +88,19 @@ const (
 
 // observe takes in the work that came in a window.
 func (t *threshold) observe(s feedback.Sample, came *[places]float64, p pace) {
-	part := 1.0
-	if memory := loadMemory * float64(p.fullCredit()); memory > 0 {
-		part = -math.Expm1(-float64(s.Length()) / memory)
-	}
+	memory := loadMemory * p.fullCredit()
+	part, steadyPart := forgotten(s.Length(), memory), forgotten(s.Length(), max(memory, p.wait(steadyMemory*p.cost())))
 	each := littles.Concurrency(littles.PerSecond(1, s.Length()), p.stay(1)) / float64(s.Limit)
 	t.cut, t.fits = 0, 0
-	sum := 0.0
+	sum, steady := 0.0, 0.0
 	for level := levels - 1; level >= 0; level-- {
 		for cohort := cohorts - 1; cohort >= 0; cohort-- {
 			at := placeOf(level, cohort)
 			t.offered[at] += part * (each*came[at] - t.offered[at])
 			sum += t.offered[at]
-			if t.fits == 0 && sum > 1-spare {
+			t.steady[at] += steadyPart * (each*came[at] - t.steady[at])
+			steady += t.steady[at]
+			if t.fits == 0 && steady > 1-spare {
 				t.fits = at + 1
 			}
 			if t.cut == 0 && sum > 1+surplus {
@@ -102,6 +109,17 @@ func (t *threshold) observe(s feedback.Sample, came *[places]float64, p pace) {
 		}
 		t.loads[level] = sum
 	}
+	if t.cut > 0 {
+		t.fits = max(t.fits, t.cut+1)
+	}
+}
+
+// forgotten returns which part of what was known is forgotten in a time: all of it where nothing is remembered.
+func forgotten(elapsed, memory time.Duration) float64 {
+	if memory <= 0 {
+		return 1
+	}
+	return -math.Expm1(-float64(elapsed) / float64(memory))
 }
 
 // cohortTurn is how long a tenant keeps its cohort, and fairMemory how long it is remembered what it had, both in
@@ -142,7 +160,7 @@ func (l *Limiter) placeFor(r *Request, level int, deadline time.Duration) place 
 // be further apart for long. It is the order of u^(s^8), on a scale on which those who had a hundredth of a share, or a
 // hundred, still differ: where a crowd makes shares small, whoever had one is told from whoever had all.
 func moved(u, shares float64) float64 {
-	return 1 / (1 + max(shares, lightest)*math.Sqrt(math.Sqrt(math.Sqrt(-math.Log(u)))))
+	return 1 / (1 + max(shares, lightest)*math.Sqrt(math.Sqrt(math.Sqrt(math.Sqrt(-math.Log(u))))))
 }
 
 // turnOver forgets what tenants had long ago and, now and then, deals their cohorts anew.

@@ -23,9 +23,9 @@ func windowOf(length time.Duration, limit int) feedback.Sample {
 var tenMs = pace{service: 10 * time.Millisecond, slow: 1e7}
 
 // above adds up what was offered from a place on.
-func (t *threshold) above(from place) (sum float64) {
+func above(offered *[places]float64, from place) (sum float64) {
 	for p := places - 1; p >= int(from); p-- {
-		sum += t.offered[p]
+		sum += offered[p]
 	}
 	return sum
 }
@@ -38,30 +38,30 @@ func (t *threshold) wantConsistent(tb testing.TB) {
 	}
 	// The load that passes is more than can be served, so that the cut alone leaves no permit idle; and to raise it by
 	// one place would be too much.
-	if t.cut > 0 && t.above(t.cut) <= 1+surplus {
-		tb.Errorf("the cut at %d lets pass %v, want more than %v", t.cut, t.above(t.cut), 1.+surplus)
+	if t.cut > 0 && above(&t.offered, t.cut) <= 1+surplus {
+		tb.Errorf("the cut at %d lets pass %v, want more than %v", t.cut, above(&t.offered, t.cut), 1.+surplus)
 	}
-	if t.above(t.cut+1) > 1+surplus {
-		tb.Errorf("the cut at %d lets pass %v above its own place, want at most %v", t.cut, t.above(t.cut+1), 1.+surplus)
+	if above(&t.offered, t.cut+1) > 1+surplus {
+		tb.Errorf("the cut at %d lets pass %v above its own place, want at most %v", t.cut, above(&t.offered, t.cut+1), 1.+surplus)
 	}
-	// All that stand at fits or above can be served, and one more place could not.
-	if t.above(t.fits) > 1-spare {
-		tb.Errorf("%v fits from %d on, want at most %v", t.above(t.fits), t.fits, 1-spare)
+	// All that stand at fits or above can be served, and one more place could not, or is cut.
+	if above(&t.steady, t.fits) > 1-spare {
+		tb.Errorf("%v fits from %d on, want at most %v", above(&t.steady, t.fits), t.fits, 1-spare)
 	}
-	if t.fits > 0 && t.above(t.fits-1) <= 1-spare {
-		tb.Errorf("%v would fit from %d on, and it says %d", t.above(t.fits-1), t.fits-1, t.fits)
+	if t.fits > 0 && t.fits-1 != t.cut && above(&t.steady, t.fits-1) <= 1-spare {
+		tb.Errorf("%v would fit from %d on, and it says %d", above(&t.steady, t.fits-1), t.fits-1, t.fits)
 	}
 	if t.cut > 0 && t.fits <= t.cut {
 		tb.Errorf("who fits stands at %d, not above the cut at %d", t.fits, t.cut)
 	}
 	for level := range levels {
-		if want := t.above(placeOf(level, 0)); t.loads[level] != want {
+		if want := above(&t.offered, placeOf(level, 0)); t.loads[level] != want {
 			tb.Errorf("load %v of level %d and above, want %v", t.loads[level], level, want)
 		}
 	}
 	for p, load := range t.offered {
-		if !(load >= 0) {
-			tb.Fatalf("a load of %v at %d", load, p)
+		if !(load >= 0) || !(t.steady[p] >= 0) {
+			tb.Fatalf("a load of %v at %d, of %v in the long run", load, p, t.steady[p])
 		}
 	}
 }
@@ -162,6 +162,34 @@ func TestThresholdRemembers(t *testing.T) {
 	}
 }
 
+// Who fits is known by as many requests as it takes to tell, while the cut follows what came just now.
+func TestFitsIsSteady(t *testing.T) {
+	p := pace{service: 10 * time.Millisecond, slow: 1e7, slack: 100 * time.Millisecond, drain: 1000}
+	const window = 16 * time.Millisecond
+	var th threshold
+	observe := func(perSecond float64) {
+		var came [places]float64
+		came[300] = perSecond * window.Seconds()
+		th.observe(windowOf(window, 10), &came, p)
+		th.wantConsistent(t)
+	}
+	for range 200 {
+		observe(800)
+	}
+	for range 4 { // half as many more for 64 ms, by chance
+		observe(1200)
+	}
+	if th.loads[0] < 1 || th.fits > 300 {
+		t.Errorf("a load of %.2f, and who fits stands at %d; want more than 1, and 300 at most", th.loads[0], th.fits)
+	}
+	for range 50 { // and for good
+		observe(1200)
+	}
+	if th.fits <= 300 {
+		t.Errorf("who fits stands at %d though 1.2 times what can be served stand at 300", th.fits)
+	}
+}
+
 // Whatever comes, in whatever order and of whatever length the windows are: the cut lets more pass than can be served,
 // and refuses nobody while there are less than that.
 func FuzzThreshold(f *testing.F) {
@@ -202,7 +230,10 @@ func FuzzThreshold(f *testing.F) {
 				t.Fatal("the census is not empty after it was drained")
 			}
 			clear()
-			p := pace{service: time.Duration(script[0]) * time.Millisecond, slow: float64(script[0]) * 1e6, slack: time.Duration(script[1]) * 10 * time.Millisecond}
+			p := pace{
+				service: time.Duration(script[0]) * time.Millisecond, slow: float64(script[0]) * 1e6,
+				slack: time.Duration(script[1]) * 10 * time.Millisecond, drain: littles.Rate(script[2]),
+			}
 			th.observe(windowOf(time.Duration(1+work)*time.Millisecond, 1+int(script[1])), &came, p)
 			th.wantConsistent(t)
 		}
@@ -365,8 +396,8 @@ func TestMoved(t *testing.T) {
 		}
 	}
 	for _, shares := range []float64{lightest, 1, 30} {
-		if best, worst := moved(.995, 2.5*shares), moved(.005, shares); best > worst {
-			t.Errorf("one with the best hash and %v shares stands at %v, before one with the worst hash and %v, at %v", 2.5*shares, best, shares, worst)
+		if best, worst := moved(.995, 1.6*shares), moved(.005, shares); best > worst {
+			t.Errorf("one with the best hash and %v shares stands at %v, before one with the worst hash and %v, at %v", 1.6*shares, best, shares, worst)
 		}
 	}
 	for u := range 2 {
