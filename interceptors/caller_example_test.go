@@ -50,6 +50,22 @@ func dialShelf(opts ...interceptors.ClientOption) (_ testpb.TestServiceClient, s
 	}
 }
 
+// A shop that gives what it has by heart when its callee is busy, and fails when something is wrong.
+func ExampleIsRefusal() {
+	answer := func(err error) string {
+		if interceptors.IsRefusal(err) {
+			return "the bestsellers"
+		}
+		return err.Error()
+	}
+	busy := status.Error(codes.ResourceExhausted, "spillway: overloaded, try again later") // as it comes over the network
+	fmt.Println(answer(busy))
+	fmt.Println(answer(status.Error(codes.ResourceExhausted, "no more than ten books a day")))
+	// Output:
+	// the bestsellers
+	// rpc error: code = ResourceExhausted desc = no more than ten books a day
+}
+
 // A call without a deadline gets one.
 func ExampleWithDefaultDeadline() {
 	client, stop := dialShelf(interceptors.WithDefaultDeadline(time.Second, 30*time.Second))

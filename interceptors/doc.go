@@ -12,8 +12,10 @@
 //
 // A refusal is the status RESOURCE_EXHAUSTED with an ErrorInfo (its domain is [Domain], its reason a
 // [limiter.Reason] in upper case) and, where asking again may help, a RetryInfo; from the interceptor also with
-// the trailer grpc-retry-pushback-ms, which gRPC's own retries obey. To interceptors outside of these, it is also
-// the [limiter.Refusal] itself: errors.Is(err, limiter.ErrRefused) tells it from a callee's RESOURCE_EXHAUSTED.
+// the trailer grpc-retry-pushback-ms, which gRPC's own retries obey. Of the refusals in the tap, those after the first
+// ten that a connection gets in a second for the same reason are the code and the message alone, for details are dear.
+// Callers know both kinds by [IsRefusal]. To interceptors outside of these, a refusal is also the [limiter.Refusal]
+// itself: errors.Is(err, limiter.ErrRefused) tells it from a callee's RESOURCE_EXHAUSTED.
 //
 // How critical a request is, says the first of these who says anything: the function of [WithCriticality], the table
 // of [WithMethodCriticality], the caller's metadata ([CriticalityHeader]) and, with [WithCriticalityBaggage], its

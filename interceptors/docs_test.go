@@ -19,6 +19,11 @@ func TestEveryReasonIsInTheDocuments(t *testing.T) {
 			t.Errorf("the README does not mention %q", r)
 		}
 	}
+	for _, message := range []string{messageOverloaded, messageTooLate} {
+		if !strings.Contains(refusals, "`"+message+"`") {
+			t.Errorf("docs/refusals.md does not have the message %q", message)
+		}
+	}
 	for o := range obstacle(obstacles) {
 		if row := "| `" + strings.ToUpper(o.String()) + "` (caller's side) |"; !strings.Contains(refusals, row) {
 			t.Errorf("docs/refusals.md has no row %q", row)

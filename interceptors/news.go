@@ -2,6 +2,7 @@ package interceptors
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -84,9 +85,15 @@ const (
 )
 
 func refusedBy(err error) refuser {
-	st, ok := status.FromError(err)
-	switch {
-	case !ok || st.Code() != codes.ResourceExhausted:
+	if err == nil {
+		return nobody
+	}
+	said, ok := errors.AsType[withStatus](err) // status.FromError would change the message of one that is wrapped
+	if !ok {
+		return nobody
+	}
+	switch st := said.GRPCStatus(); {
+	case st.Code() != codes.ResourceExhausted:
 		return nobody
 	case isOurs(st):
 		return spillway
@@ -95,12 +102,19 @@ func refusedBy(err error) refuser {
 	}
 }
 
+type withStatus interface {
+	error
+	GRPCStatus() *status.Status
+}
+
 // isOurs reports whether a status is of this package, here or at a server, and not of what the server does.
 func isOurs(st *status.Status) bool {
-	for _, detail := range st.Details() {
+	details := st.Details()
+	for _, detail := range details {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == Domain {
 			return true
 		}
 	}
-	return false
+	return len(details) == 0 && st.Code() == codes.ResourceExhausted &&
+		(st.Message() == messageOverloaded || st.Message() == messageTooLate)
 }

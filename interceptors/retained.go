@@ -29,15 +29,15 @@ const (
 func newRetained() *retained { return &retained{start: time.Now()} }
 
 // add counts a request that the tap would refuse, and reports whether there is room for what gRPC keeps of it.
-func (r *retained) add(ctx context.Context) bool {
+func (r *retained) add(ctx context.Context, now time.Time) bool {
 	at, ok := ctx.Deadline()
 	if !ok {
 		return true // without a timer nothing is kept
 	}
-	now, end := r.since(time.Now()), r.since(at)
+	end := r.since(at)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.forget(now)
+	r.forget(r.since(now))
 	if end >= r.second+retainedSeconds || r.count == maxRetained {
 		return false
 	}

@@ -24,7 +24,7 @@ func TestRetainedIsBounded(t *testing.T) {
 		ask := func(n int, left time.Duration) (passed int) {
 			ctx := within(t, left)
 			for range n {
-				if r.add(ctx) {
+				if r.add(ctx, time.Now()) {
 					passed++
 				}
 			}
@@ -37,14 +37,14 @@ func TestRetainedIsBounded(t *testing.T) {
 			t.Errorf("%d of 10 whose deadline has passed had room, want all", got)
 		}
 		time.Sleep(2 * time.Second)
-		if r.add(within(t, 0)); r.count != 1 {
+		if r.add(within(t, 0), time.Now()); r.count != 1 {
 			t.Errorf("%d are counted when all others' deadlines have passed, want 1", r.count)
 		}
 		time.Sleep(2 * time.Second)
 		if got := ask(maxRetained/2, 30*time.Second) + ask(maxRetained, 5*time.Second); got != maxRetained {
 			t.Errorf("%d had room, want %d", got, maxRetained)
 		}
-		if !r.add(t.Context()) {
+		if !r.add(t.Context(), time.Now()) {
 			t.Error("no room for one without a deadline, of which nothing is kept")
 		}
 		time.Sleep(7 * time.Second)

@@ -22,6 +22,7 @@ type Server struct {
 	tapped   bool
 	reported bool
 	kept     *retained
+	details  *details
 	health   *health.Server
 	work     *work
 	reports  *loadReports
@@ -54,6 +55,7 @@ func NewServer(opts ...Option) (*Server, error) {
 		tapped:   !c.withoutTap,
 		reported: c.reported,
 		kept:     newRetained(),
+		details:  newDetails(),
 		health:   health.NewServer(),
 		work:     newWork(),
 	}

@@ -2,6 +2,7 @@ package interceptors
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc/tap"
 )
@@ -18,7 +19,7 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (out context.Context, 
 	}()
 	p := s.policy.Load()
 	if s.work.isDraining() && !alwaysServed(info.FullMethodName) {
-		if !s.kept.add(ctx) {
+		if !s.kept.add(ctx, time.Now()) {
 			return ctx, nil
 		}
 		criticality, why := p.criticalityAtTap(ctx, info)
@@ -31,11 +32,19 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (out context.Context, 
 	criticality, why := p.criticalityAtTap(ctx, info)
 	request := p.request(ctx, info.FullMethodName, criticality, nil, nil)
 	refusal := s.limiter.Preview(ctx, request)
-	if refusal == nil || !s.kept.add(ctx) {
+	if refusal == nil {
+		return ctx, nil
+	}
+	now := time.Now()
+	if !s.kept.add(ctx, now) {
 		return ctx, nil
 	}
 	s.limiter.Refused(ctx, request, refusal)
 	s.metrics.known(info.FullMethodName).refuse(criticality, refusal.Reason)
 	s.metrics.ignore(why) // only here: of a request that passes, the interceptor counts it
-	return ctx, s.answers.to(refusal)
+	answer := s.answers.to(refusal)
+	if !s.details.due(ctx, refusal.Reason, now) {
+		answer = answer.brief
+	}
+	return ctx, answer
 }

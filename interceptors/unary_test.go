@@ -47,7 +47,9 @@ func overload(t *testing.T, p *pair, callers int) (ok int, refusal *status.Statu
 			case codes.OK:
 				ok++
 			case codes.ResourceExhausted:
-				refusal, trailer = status.Convert(err), md
+				if refusal == nil { // one of the first, for those have details in any case
+					refusal, trailer = status.Convert(err), md
+				}
 			default:
 				t.Errorf("call %d: %v", i, err)
 			}

@@ -174,7 +174,7 @@ func TestChain(t *testing.T) {
 						before := chain.protection.Limiter().Stats().Admitted
 						err := call(limiter.ContextWithCriticality(ctx, limiter.SheddablePlus), chain.client, c.way)
 						synctest.Wait()
-						if status.Code(err) != c.code || isRefusal(err) != c.refused {
+						if status.Code(err) != c.code || interceptors.IsRefusal(err) != c.refused {
 							t.Errorf("got %v, want %v", err, c.code)
 						}
 						if admitted := chain.protection.Limiter().Stats().Admitted > before; admitted != c.admitted[i] {
@@ -221,7 +221,7 @@ func TestChainSeesNothingOfTheTap(t *testing.T) {
 			chain.fill(t)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // what the client gives by default is too far for the tap
 			defer cancel()
-			if err := callUnary(ctx, chain.client, codes.OK); !isRefusal(err) {
+			if err := callUnary(ctx, chain.client, codes.OK); !interceptors.IsRefusal(err) {
 				t.Errorf("got %v, want a refusal", err)
 			}
 			if len(chain.log.codes)+len(chain.traced()) > 0 {
@@ -244,10 +244,10 @@ func TestSelectedMethodsAreProtected(t *testing.T) {
 			grpc.StreamInterceptor(selector.StreamServerInterceptor(protection.StreamInterceptor(), chosen)))
 		c := &chain{protection: protection, client: testpb.NewTestServiceClient(s.dial(t))}
 		c.fill(t)
-		if err := callUnary(t.Context(), c.client, codes.OK); !isRefusal(err) {
+		if err := callUnary(t.Context(), c.client, codes.OK); !interceptors.IsRefusal(err) {
 			t.Errorf("a chosen method: %v, want a refusal", err)
 		}
-		if err := callStream(t.Context(), c.client, codes.OK); !isRefusal(err) {
+		if err := callStream(t.Context(), c.client, codes.OK); !interceptors.IsRefusal(err) {
 			t.Errorf("a chosen stream: %v, want a refusal", err)
 		}
 		if _, err := c.client.EmptyCall(t.Context(), &testpb.Empty{}); err != nil {

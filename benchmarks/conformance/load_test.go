@@ -68,7 +68,7 @@ func load(t *testing.T, s *server) {
 				switch err := work(ctx, client, dice); {
 				case err == nil:
 					answered.Add(1)
-				case isRefusal(err):
+				case interceptors.IsRefusal(err):
 					refused.Add(1)
 				case status.Code(err) == codes.DeadlineExceeded, ctx.Err() != nil:
 				default:

@@ -6,34 +6,17 @@ import (
 	"io"
 	"sync/atomic"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
-	"google.golang.org/grpc/status"
 
 	"github.com/spillway-go/spillway/interceptors"
 )
-
-// isRefusal reports whether an error is a refusal of ours, and not somebody else's RESOURCE_EXHAUSTED.
-func isRefusal(err error) bool {
-	s, ok := status.FromError(err)
-	if !ok || s.Code() != codes.ResourceExhausted {
-		return false
-	}
-	for _, detail := range s.Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == interceptors.Domain {
-			return true
-		}
-	}
-	return false
-}
 
 // witness counts the refusals that a client gets, whatever the client makes of them.
 type witness struct{ refusals atomic.Int64 }
 
 func (w *witness) note(err error) error {
-	if isRefusal(err) {
+	if interceptors.IsRefusal(err) {
 		w.refusals.Add(1)
 	}
 	return err

@@ -52,6 +52,9 @@ func end(err error) string {
 			return "refused (" + info.GetReason() + ")"
 		}
 	}
+	if interceptors.IsRefusal(err) {
+		return "refused"
+	}
 	return s.Code().String()
 }
 
