@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/spillway-go/spillway/interceptors"
 )
 
 // deadline is the time that each caller waits for its answer: all serious callers have one.
@@ -64,6 +66,9 @@ func (s *server) one(client grpc_testing.TestServiceClient, request *grpc_testin
 	}
 	if code := status.Code(err); code != want {
 		return fmt.Errorf("a call ended with %v (%w); want %v", code, err, want)
+	}
+	if ours := interceptors.IsRefusal(err); ours != (s.role == tap || s.role == interceptor) {
+		return fmt.Errorf("a call ended with %w; want a refusal of Spillway's where it refuses, and nowhere else", err)
 	}
 	// Only the interceptor can send trailers.
 	if sent := len(trailer.Get("grpc-retry-pushback-ms")) > 0; sent != (s.role == interceptor) {
