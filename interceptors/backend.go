@@ -1,60 +1,36 @@
 package interceptors
 
-import (
-	"maps"
-	"sync"
-	"sync/atomic"
-)
+import "sync"
 
 // backend is one address of a connection. What it refuses or fails is held against it alone: a backend that lies, hangs
 // or is broken can only hurt the calls to itself, and those that it would not serve go to others.
 //
-// Its memory is a standing for each method that a [Client] tells apart, so it has the same bound.
-type backend struct {
-	mu    sync.Mutex                            // held while the table is replaced
-	table atomic.Pointer[map[*callee]*standing] // never changed, only replaced
-	gone  bool
-}
+// Its memory is a standing for each method that a [Client] tells apart, up to the same bound.
+type backend struct{ known table[*callee, standing] }
+
+// maxStandings is for all that a client tells apart, and for the rest.
+const maxStandings = maxCallees + 1
 
 // of returns the standing of a method.
 func (b *backend) of(c *callee) *standing {
-	if s := b.known()[c]; s != nil {
+	if s := b.known.at(c); s != nil {
 		return s
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	known := b.known()
-	if s := known[c]; s != nil {
+	if s := b.known.add(c, maxStandings, func() *standing {
+		s := new(standing)
+		c.backends.add(s)
+		return s
+	}); s != nil {
 		return s
 	}
-	s := new(standing)
-	if b.gone { // a last call of an old picker; nobody would forget it
-		return s
-	}
-	table := make(map[*callee]*standing, len(known)+1)
-	maps.Copy(table, known)
-	table[c] = s
-	b.table.Store(&table)
-	c.backends.add(s)
-	return s
+	return new(standing) // for a last call of an old picker: nobody would forget it
 }
 
 // forget takes the backend out of what is reported of methods.
 func (b *backend) forget() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.gone = true
-	for c, s := range b.known() {
+	for c, s := range b.known.close() {
 		c.backends.remove(s)
 	}
-}
-
-// known must not be changed.
-func (b *backend) known() map[*callee]*standing {
-	if table := b.table.Load(); table != nil {
-		return *table
-	}
-	return nil
 }
 
 // standings are those of a method with all backends of all connections to its target. The zero value has none.

@@ -116,7 +116,7 @@ func TestBackendMemoryIsBounded(t *testing.T) {
 	for i := range 3 * maxCallees {
 		b.of(c.of("a", fmt.Sprint("/a.B/", i)))
 	}
-	if n := len(b.known()); n != maxCallees+1 {
+	if n := len(b.known.all()); n != maxCallees+1 {
 		t.Errorf("%d remembered, want those that the client tells apart, %d, and the others as one", n, maxCallees)
 	}
 	b.forget()

@@ -2,8 +2,6 @@ package interceptors
 
 import (
 	"context"
-	"maps"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,8 +57,7 @@ func (c *callee) observe(took time.Duration) {
 
 // callees are the methods that a client has called, by target. Those beyond a bound are one.
 type callees struct {
-	mu    sync.Mutex                             // held while the table is replaced
-	table atomic.Pointer[map[calleeName]*callee] // never changed, only replaced
+	known table[calleeName, callee]
 	other callee
 
 	ignored [ignoredReasons]atomic.Int64 // of what callees said of their load
@@ -73,30 +70,11 @@ const maxCallees = 1000
 
 func (c *callees) of(target, method string) *callee {
 	name := calleeName{target, method}
-	if callee := c.known()[name]; callee != nil {
+	if callee := c.known.at(name); callee != nil {
 		return callee
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	known := c.known()
-	if callee := known[name]; callee != nil {
+	if callee := c.known.add(name, maxCallees, func() *callee { return new(callee) }); callee != nil {
 		return callee
 	}
-	if len(known) >= maxCallees {
-		return &c.other
-	}
-	table := make(map[calleeName]*callee, len(known)+1)
-	maps.Copy(table, known)
-	callee := new(callee)
-	table[name] = callee
-	c.table.Store(&table)
-	return callee
-}
-
-// known returns those that are told apart. It must not be changed.
-func (c *callees) known() map[calleeName]*callee {
-	if table := c.table.Load(); table != nil {
-		return *table
-	}
-	return nil
+	return &c.other
 }

@@ -74,7 +74,7 @@ func TestRefusedByAllBackends(t *testing.T) {
 		for i := range servers.came {
 			came += servers.came[i].Load()
 		}
-		for _, callee := range servers.client.callees.known() {
+		for _, callee := range servers.client.callees.known.all() {
 			sent += callee.sent.Load()
 		}
 		if came != sent {

@@ -371,7 +371,7 @@ func TestClientsOfAServerThatDrains(t *testing.T) {
 					t.Errorf("%d of 100 calls lost, want some: %v", lost, c.lost)
 				}
 				there := int64(0)
-				for _, counters := range *leaving.metrics.methods.Load() {
+				for _, counters := range leaving.metrics.methods.all() {
 					for i := range counters.turnedAway {
 						there += counters.turnedAway[i].Load()
 					}

@@ -47,8 +47,7 @@ type metrics struct {
 	ignored           [ignoredReasons]atomic.Int64
 	ignoredAttributes [ignoredReasons][]metric.ObserveOption
 
-	mu      sync.Mutex                                 // held while methods is replaced
-	methods atomic.Pointer[map[string]*methodCounters] // never changed, only replaced
+	methods table[string, methodCounters]
 	other   *methodCounters
 }
 
@@ -87,7 +86,6 @@ func bounded(c limiter.Criticality) limiter.Criticality {
 
 func newMetrics(provider metric.MeterProvider, lim *limiter.Limiter) (*metrics, error) {
 	m := &metrics{other: &methodCounters{name: otherMethod}}
-	m.methods.Store(&map[string]*methodCounters{})
 	for c := range m.lineAttributes {
 		m.lineAttributes[c] = []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(
 			systemKey.String("grpc"), criticalityKey.String(limiter.Criticality(c).String())))}
@@ -150,7 +148,7 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 		for c := limiter.Sheddable; c <= limiter.CriticalPlus; c++ {
 			o.ObserveFloat64(pressure, lim.Pressure(c), metric.WithAttributes(criticalityKey.String(c.String())))
 		}
-		for _, method := range *m.methods.Load() {
+		for _, method := range m.methods.all() {
 			method.observe(o, admissions, refusals, rehearsals)
 		}
 		m.other.observe(o, admissions, refusals, rehearsals)
@@ -195,7 +193,7 @@ func (m *methodCounters) observe(o metric.Observer, admissions, refusals, rehear
 // known returns the counters of a method that was served before, or those of all others. The tap uses it: a name
 // that comes off the wire must be able to add nothing.
 func (m *metrics) known(method string) *methodCounters {
-	if counters := (*m.methods.Load())[method]; counters != nil {
+	if counters := m.methods.at(method); counters != nil {
 		return counters
 	}
 	return m.other
@@ -203,26 +201,15 @@ func (m *metrics) known(method string) *methodCounters {
 
 // learn returns the counters of a method that the server has.
 func (m *metrics) learn(method string) *methodCounters {
-	if counters := (*m.methods.Load())[method]; counters != nil {
+	if counters := m.methods.at(method); counters != nil {
 		return counters
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	methods := *m.methods.Load()
-	if counters := methods[method]; counters != nil {
+	if counters := m.methods.add(method, maxMethods, func() *methodCounters {
+		return &methodCounters{name: strings.TrimPrefix(method, "/")}
+	}); counters != nil {
 		return counters
 	}
-	if len(methods) >= maxMethods {
-		return m.other
-	}
-	counters := &methodCounters{name: strings.TrimPrefix(method, "/")}
-	grown := make(map[string]*methodCounters, len(methods)+1)
-	for name, c := range methods {
-		grown[name] = c
-	}
-	grown[method] = counters
-	m.methods.Store(&grown)
-	return counters
+	return m.other
 }
 
 // ignore counts a request whose caller said something of its criticality that was ignored, if there is a reason why.

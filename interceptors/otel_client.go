@@ -74,7 +74,7 @@ func (c *callees) register(meter metric.Meter) (metric.Registration, error) {
 		return nil, failed
 	}
 	return meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		for name, callee := range c.known() {
+		for name, callee := range c.known.all() {
 			callee.observeAs(name, o, &i)
 		}
 		c.other.observeAs(calleeName{otherMethod, otherMethod}, o, &i)

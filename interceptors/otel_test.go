@@ -172,7 +172,7 @@ func TestMethodsAreBounded(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if got := len(*s.metrics.methods.Load()); got != maxMethods {
+	if got := len(s.metrics.methods.all()); got != maxMethods {
 		t.Errorf("%d methods told apart, want %d", got, maxMethods)
 	}
 	if s.metrics.other.admissions[limiter.Critical].Load() == 0 {

@@ -371,7 +371,7 @@ func TestCalleesAreBounded(t *testing.T) {
 	for i := range 3 * maxCallees {
 		c.of("a", string(rune(i)))
 	}
-	if got := len(*c.table.Load()); got != maxCallees {
+	if got := len(c.known.all()); got != maxCallees {
 		t.Errorf("%d remembered, want %d", got, maxCallees)
 	}
 	if c.of("a", "first") != first || c.of("b", "late") != &c.other {
