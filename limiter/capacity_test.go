@@ -51,3 +51,36 @@ func TestCapacity(t *testing.T) {
 		}
 	})
 }
+
+// While the law tries limits, what can be served stays what it was, and so does the load.
+func TestLoadDoesNotSwingWithTheLimit(t *testing.T) {
+	var p pace
+	for i := range 100 {
+		limit := 14
+		if i/10%2 == 1 {
+			limit = 11
+		}
+		s := windowOf(16*time.Millisecond, limit)
+		s.Completions, s.Good, s.Waited, s.Work = 16, 16, 1, 16
+		s.Area = float64(limit) * .016
+		if i%10 == 0 && limit == 11 {
+			s.Area = 13 * .016 // who came before the limit fell has to leave
+		}
+		s.Sum = s.Area
+		p.observe(s, 0, 0)
+		p.learn(s)
+		if load := p.load(900, s); load < .89 || load > .91 {
+			t.Errorf("window %d, with a limit of %d: a load of %v, want .9", i, limit, load)
+		}
+	}
+
+	// What came before says nothing of a limit that does not hold the load back: by Little's law it would let more through.
+	free := windowOf(16*time.Millisecond, 100)
+	free.Completions, free.Good, free.Work, free.Area, free.Sum = 16, 16, 16, .16, .16
+	for range 100 {
+		p.observe(free, 0, 0)
+	}
+	if load := p.load(900, free); load < .089 || load > .091 {
+		t.Errorf("with room for a hundred: a load of %v, want .09", load)
+	}
+}

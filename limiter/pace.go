@@ -17,7 +17,7 @@ type pace struct {
 	first   int           // the limit at the start: while no rate is known, as many may wait
 
 	closed   time.Duration // when the last window did
-	capacity float64       // requests that are finished a second while the limit holds the load back, by weight
+	capacity float64       // work that is finished a second while the limit holds the load back
 	full     int           // windows in which it did, up to capacityMemory
 }
 
@@ -86,13 +86,25 @@ const capacityMemory = 16
 // learn takes in what a window says of the capacity: all of it where the limit bound all the time, and otherwise only
 // that it is no less than what was finished.
 func (p *pace) learn(s feedback.Sample) {
-	switch x := float64(s.Throughput()); {
-	case s.Bound() && s.Concurrency() >= 0.9*float64(s.Limit):
+	switch x := p.cost() * float64(p.drain); {
+	case isFull(s):
 		p.full = min(p.full+1, capacityMemory)
-		p.capacity += (x - p.capacity) / float64(p.full)
-	case p.full > 0 && float64(p.drain) > p.capacity:
-		p.capacity += (float64(p.drain) - p.capacity) / capacityMemory
+		p.capacity += (float64(littles.PerSecond(s.Work, s.Length())) - p.capacity) / float64(p.full)
+	case p.full > 0 && x > p.capacity:
+		p.capacity += (x - p.capacity) / capacityMemory
 	}
+}
+
+// isFull reports whether the limit held the load back for all of a window.
+func isFull(s feedback.Sample) bool { return s.Bound() && s.Concurrency() >= 0.9*float64(s.Limit) }
+
+// load returns which part of what can be served a rate of work is. In a window that was full that is the capacity, which
+// does not swing with the limit as it is tried; in any other, by Little's law, what the limit would let through.
+func (p pace) load(rate littles.Rate, s feedback.Sample) float64 {
+	if isFull(s) && p.full > 0 {
+		return float64(rate) / p.capacity
+	}
+	return littles.Concurrency(rate, p.stay(1)) / float64(s.Limit)
 }
 
 // retryHint returns when those refused may ask again: after a service time, and later the more is refused, so

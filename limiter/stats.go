@@ -56,7 +56,7 @@ func (l *Limiter) Stats() Stats {
 	s.InFlight = l.load.inFlight()
 	s.Line = l.line.length
 	s.Throughput = float64(l.pace.drain)
-	s.Capacity = l.pace.capacity
+	s.Capacity = l.pace.capacity / l.pace.cost()
 	s.Age = max(0, l.now()-l.pace.closed)
 	s.Service = l.pace.service
 	s.ControllerPanics = l.controllerPanics

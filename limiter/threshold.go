@@ -57,8 +57,7 @@ func (c *census) drain(into *[places]float64) (all float64) {
 // threshold turns the share that has to be refused into a cut through the places: whoever stands below it is
 // refused at once, before anything waits or is read.
 type threshold struct {
-	// offered is the load that lately came for each place. By Little's law it is what came a second, times how long it
-	// will stay, over the limit: 1 is as much as can be served.
+	// offered is the load that lately came for each place. 1 is as much as can be served.
 	offered [places]float64
 
 	// steady is the same, remembered for longer where few come: so that chance moves it by less than spare.
@@ -90,7 +89,7 @@ const (
 func (t *threshold) observe(s feedback.Sample, came *[places]float64, p pace) {
 	memory := loadMemory * p.fullCredit()
 	part, steadyPart := forgotten(s.Length(), memory), forgotten(s.Length(), max(memory, p.wait(steadyMemory*p.cost())))
-	each := littles.Concurrency(littles.PerSecond(1, s.Length()), p.stay(1)) / float64(s.Limit)
+	each := p.load(littles.PerSecond(1, s.Length()), s)
 	t.cut, t.fits = 0, 0
 	sum, steady := 0.0, 0.0
 	for level := levels - 1; level >= 0; level-- {
