@@ -42,7 +42,7 @@ func (l *Limiter) control(now time.Duration) {
 	sample.Limit = int(l.limit.Load())
 	l.mu.Lock()
 	hidden := l.dry.hides(found)
-	sample.Work, sample.Useful = l.methods.observe(&l.left, l.pace, sample.Bound())
+	sample.Work, sample.Useful = l.methods.observe(&l.left, l.pace, sample)
 	l.left.forget()
 	l.memory.learn(sample)
 	l.pace.observe(sample, slack, bounded)

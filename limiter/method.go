@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/spillway-go/spillway/feedback"
 )
 
 // maxMethods bounds what is remembered of methods. Those beyond are one.
@@ -17,9 +19,18 @@ const (
 	// methodMemory is how many completions of a method its baseline remembers.
 	methodMemory = 256
 
-	// quick is up to how many times the best it is still calm, and sudden by how many times a window may differ from
-	// those before: then something else has changed than how methods differ.
-	quick, sudden = 1.5, 3
+	// rested is after how many completions in calm times a method learns in those alone.
+	rested = 32
+
+	// usualStep is the part by which what is usually in flight goes up or down with a window: a median.
+	usualStep = 1. / 64
+
+	// quick is up to how many times as slow as in calm times a service may be, by the few of a window, and be calm.
+	quick = 2
+
+	// sudden is by how many times a window may differ from those before: then something else has changed than how
+	// methods differ.
+	sudden = 3
 )
 
 // methods learns how much a request of each method costs: a baseline, in requests of a typical one.
@@ -29,7 +40,8 @@ const (
 // and does not change when the mix of methods does: sum of stays / sum of baselines. A baseline learns only how a
 // method differs from the others, whatever the service does meanwhile, and in calm times: where requests wait for each
 // other in the service, they do so by as much for light ones as for heavy ones, so that methods look more alike than they
-// are; and a limit that follows costs that follow the limit runs away.
+// are; and a limit that follows costs that follow the limit runs away. At .7 of what ten workers can do, those of 2 ms
+// beside those of 100 ms stay for 6 ms in the mean, but for 2 ms while less than usual is in flight.
 type methods struct {
 	table     atomic.Pointer[map[string]uint8] // never changed, only replaced
 	baselines [maxMethods]atomic.Uint64        // as float64; 0: not yet known
@@ -38,8 +50,9 @@ type methods struct {
 	mu sync.Mutex // held to replace the table
 
 	// Of whoever closes the window:
-	best float64             // slowness, forgotten slowly
-	seen [maxMethods]float64 // completions of each method
+	usual              float64             // in flight, the median of windows lately; 0: not yet known
+	calmStay, calmWork float64             // of all together in calm windows, forgotten slowly
+	seen, seenCalm     [maxMethods]float64 // completions of each method, up to methodMemory; those in calm windows
 }
 
 // other is the method of those that have no name, or none that is remembered.
@@ -146,7 +159,7 @@ func (d *departures) all() func(func(uint8, visits) bool) {
 
 // observe learns from those who left in a window, and returns the work that they were, and the part of it that was of
 // use. Only who closes the window calls it.
-func (m *methods) observe(d *departures, p pace, bound bool) (work, useful float64) {
+func (m *methods) observe(d *departures, p pace, s feedback.Sample) (work, useful float64) {
 	stay, count, expected := 0.0, 0.0, 0.0
 	for method, v := range d.all() {
 		stay += v.stay
@@ -154,12 +167,15 @@ func (m *methods) observe(d *departures, p pace, bound bool) (work, useful float
 		expected += m.cost(method) * float64(v.count)
 	}
 	slow := p.slow // of the windows before: in this one, a heavy request that took long would be the measure of itself
+	calm := m.isCalm(s, slow)
+	if calm && m.calmWork > 0 {
+		slow = m.calmStay / m.calmWork
+	}
 	if slow == 0 {
 		slow = stay / count
 	}
 	now := stay / expected
 	settled := sudden*now > slow && now < sudden*slow
-	calm := m.isCalm(slow, bound)
 	before, after := 0.0, 0.0
 	for method, v := range d.all() {
 		if settled && m.seen[method] > 0 {
@@ -180,23 +196,37 @@ func (m *methods) observe(d *departures, p pace, bound bool) (work, useful float
 		work += cost * float64(v.count)
 		useful += cost * float64(v.good)
 	}
+	if calm {
+		m.calmStay += stay - m.calmStay/methodMemory
+		m.calmWork += work - m.calmWork/methodMemory
+	}
 	m.typical.Store(math.Float64bits(work / count))
 	return work, useful
 }
 
 func (m *methods) set(method uint8, cost float64) { m.baselines[method].Store(math.Float64bits(cost)) }
 
-// isCalm reports whether the service is about as quick as it ever is, so that its requests do not wait for each other.
-func (m *methods) isCalm(slow float64, bound bool) bool {
-	switch {
-	case m.best == 0:
-		m.best = slow
-	case slow < m.best:
-		m.best += (slow - m.best) / 8
-	default:
-		m.best += (slow - m.best) / 1024
+// isCalm reports whether less is in flight than usually, and no more than half of what may be, and the service was about
+// as quick just now as it is in calm windows: then requests hardly wait for each other. What is known of the calm fades
+// while it does not come back.
+func (m *methods) isCalm(s feedback.Sample, slow float64) bool {
+	inFlight := s.Concurrency()
+	if m.usual == 0 {
+		m.usual = inFlight
 	}
-	return !bound && slow < quick*m.best
+	if inFlight >= m.usual {
+		m.usual *= 1 + usualStep
+		return false
+	}
+	m.usual *= 1 - usualStep
+	if s.Bound() || inFlight > float64(s.Limit)/2 {
+		return false
+	}
+	if m.calmWork > 0 && slow > quick*m.calmStay/m.calmWork {
+		m.calmStay += m.calmStay / methodMemory
+		return false
+	}
+	return true
 }
 
 // follow makes the baseline of a method follow its requests, and returns it.
@@ -207,15 +237,18 @@ func (m *methods) follow(method uint8, v visits, slow float64, calm bool) float6
 		return cost
 	}
 	known := m.seen[method]
-	m.seen[method] += count
+	if calm {
+		m.seenCalm[method] += count
+	}
 	switch {
 	case known == 0:
 		cost = seen
-	case known < methodMemory: // the first count alike
+	case calm, known < methodMemory && m.seenCalm[method] < rested: // the first count alike, if nothing better is known
 		cost += (seen - cost) * count / (count + known)
-	case calm:
-		cost += (seen - cost) * count / (count + methodMemory)
+	default:
+		count = 0
 	}
+	m.seen[method] = min(known+count, methodMemory)
 	m.set(method, cost)
 	return cost
 }

@@ -4,10 +4,14 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spillway-go/spillway/feedback"
 )
 
 // visit does so many requests of a method, one after the other, each of which takes so long.
@@ -72,7 +76,7 @@ func TestWorkDoesNotDependOnTheMix(t *testing.T) {
 		for range heavies {
 			d.add(heavy, 1, 50*slow, false)
 		}
-		work, useful := m.observe(&d, p, false)
+		work, useful := m.observe(&d, p, feedback.Sample{})
 		p.slow = float64(slow) * float64(lights+50*heavies) / work
 		if want := work * float64(lights) / float64(lights+50*heavies); math.Abs(useful-want) > 1e-9*want {
 			t.Errorf("%v of %v was of use, want %v", useful, work, want)
@@ -101,6 +105,60 @@ func TestWorkDoesNotDependOnTheMix(t *testing.T) {
 	}
 }
 
+// In a pool that is often full for a moment light requests stay for three times as long as they work. What they cost is
+// learned by when they do not; and once there was such a time, nothing is learned from the others.
+func TestCostsAreLearnedInCalmTimes(t *testing.T) {
+	const light, heavy, workers = 2 * time.Millisecond, 100 * time.Millisecond, 10
+	synctest.Test(t, func(t *testing.T) {
+		l, pool := mustNew(t), make(chan struct{}, workers)
+		var mu sync.Mutex
+		var stayed, worked time.Duration // of light ones
+		var all sync.WaitGroup
+		send := func(method string, mean time.Duration, load float64, seed uint64) {
+			rng := rand.New(rand.NewPCG(seed, seed))
+			exponential := func(mean float64) time.Duration { return time.Duration(rng.ExpFloat64() * mean) }
+			for start := time.Now(); time.Since(start) < 20*time.Second; {
+				time.Sleep(exponential(float64(mean) / (load * workers)))
+				work := exponential(float64(mean))
+				all.Go(func() {
+					p, err := l.AcquireRequest(t.Context(), Request{Method: method})
+					if err != nil {
+						return
+					}
+					began := time.Now()
+					pool <- struct{}{}
+					time.Sleep(work)
+					<-pool
+					p.Release(OK)
+					mu.Lock()
+					defer mu.Unlock()
+					if method == "light" {
+						stayed += time.Since(began)
+						worked += work
+					}
+				})
+			}
+		}
+		costs := func() float64 { return float64(stays(l)["heavy"]) / float64(stays(l)["light"]) }
+		all.Go(func() { send("light", light, .4, 1) })
+		send("heavy", heavy, .4, 2)
+		all.Wait()
+		if stayed < 2*worked {
+			t.Errorf("light ones stayed for %v to work for %v: this shows nothing", stayed, worked)
+		}
+		calm := costs()
+		if calm < 40 || calm > 62 {
+			t.Errorf("heavy ones are said to cost %.1f light ones, want 50", calm)
+		}
+		all.Go(func() { send("light", light, 1.5, 3) })
+		send("heavy", heavy, 1.5, 4)
+		all.Wait()
+		if full := costs(); math.Abs(full-calm) > .1*calm {
+			t.Errorf("heavy ones are said to cost %.1f light ones once the pool is full, want the %.1f of before", full, calm)
+		}
+	})
+}
+
 // Whatever names are sent, memory is bounded, and those that came first are told apart.
 func TestMethodsAreBounded(t *testing.T) {
 	var m methods
@@ -126,10 +184,12 @@ func TestMethodsAreBounded(t *testing.T) {
 func TestCostsStayFinite(t *testing.T) {
 	var m methods
 	n := m.learn("odd")
-	for _, stay := range []time.Duration{0, 0, 1, 0, math.MaxInt64, 0, 1} {
+	for i, stay := range []time.Duration{0, 0, 1, 0, math.MaxInt64, 0, 1, 0, 1, math.MaxInt64, 0, 1} {
 		var d departures
 		d.add(n, 1, stay, true)
-		work, useful := m.observe(&d, pace{}, false)
+		s := windowOf(time.Second, 100)
+		s.Area = float64(2 - i%2) // every other window may be calm
+		work, useful := m.observe(&d, pace{}, s)
 		for _, x := range []float64{work, useful, m.cost(n), m.cost(other)} {
 			if !(x > 0) || math.IsInf(x, 0) {
 				t.Fatalf("after a stay of %v: work %v, useful %v, costs %v and %v", stay, work, useful, m.cost(n), m.cost(other))

@@ -14,6 +14,10 @@ func TestMethodsBar(t *testing.T) {
 	}
 }
 
+// The same where each is a tenant, and they share by what they cost at their best, as was learned in a calm time before:
+// in front of a full pool a light call stays nearly as long as a heavy one.
+func TestMethodsApartBar(t *testing.T) { wantHalves(t, scenario(t, "methods-apart")) }
+
 // wantHalves judges a scenario of two methods that offer the same work.
 func wantHalves(t *testing.T, s Scenario) {
 	t.Helper()
@@ -23,6 +27,9 @@ func wantHalves(t *testing.T, s Scenario) {
 		work += f.WorkOfIdeal / 3
 		first += f.ByMethod[0].ShareOfWork / 3
 		t.Logf("seed %d: %.3f of the ideal in work; %v", seed, f.WorkOfIdeal, f.ByMethod)
+		if one := f.ByMethod[0].ShareOfWork; one < 0.4 || one > 0.6 {
+			t.Errorf("seed %d: %.3f of the work is of the first method, want half of it, within a fifth", seed, one)
+		}
 	}
 	if work < s.Bar {
 		t.Errorf("%.3f of the ideal in work, want %.2f", work, s.Bar)

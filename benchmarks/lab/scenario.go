@@ -209,7 +209,7 @@ func Scenarios() []Scenario {
 		lightAndHeavy("methods-50x", 500*ms),
 		lightAndHeavy("methods-2s", 2*time.Second),
 		lightAndHeavy("methods-apart", 500*ms).with(func(s *Scenario) {
-			s.Apart, s.Judged, s.Length = true, 10*time.Second, 30*time.Second
+			s.Apart, s.Judged, s.Length, s.Bar = true, 10*time.Second, 30*time.Second, 0.95
 			for i, m := range s.Methods { // a calm hour first, in which to learn what they cost
 				s.Methods[i].Rate = step(5*time.Second, m.Rate(0)*0.7/3, m.Rate(0))
 			}
