@@ -85,6 +85,7 @@ type Limiter struct {
 	scarce atomic.Bool // memory is what holds the limit down
 
 	pressure atomic.Pointer[pressure] // nil: none
+	stands   [levels]atomic.Int64     // nanoseconds that newcomers of each criticality may wait; for marks
 
 	mu        sync.Mutex // guards all below; nothing that can wait is done under it
 	line      line

@@ -289,15 +289,19 @@ func (l *line) full(now time.Duration, level int, p pace, t *threshold) Reason {
 	if ahead < shortLine {
 		return 0
 	}
-	room := q.credit
-	if t.loads[level] < 1 {
-		room = p.fullCredit() // what fits is a burst, however long
-	}
-	if ahead < l.most && (p.drain > 0 && p.wait(l.work(level)) <= room || p.drain <= 0 && ahead < p.first) {
+	if ahead < l.most && (p.drain > 0 && p.wait(l.work(level)) <= l.room(level, p, t) || p.drain <= 0 && ahead < p.first) {
 		return 0
 	}
 	if ahead > q.length {
 		return ReasonCriticality
 	}
 	return ReasonLimit
+}
+
+// room returns how long the line may stand for a level, but for the few who may always wait. The credit is that of now.
+func (l *line) room(level int, p pace, t *threshold) time.Duration {
+	if t.loads[level] < 1 {
+		return p.fullCredit() // what fits is a burst, however long
+	}
+	return l.queues[level].credit
 }

@@ -54,16 +54,8 @@ func ContextWithLimiter(ctx context.Context, l *Limiter, c Criticality) context.
 // [PressureMet] returns the highest, so that whoever answers for the work can tell its own caller. It does nothing for
 // work that came neither through package interceptors nor with [ContextWithLimiter]. The interceptors of both sides do it.
 func NotePressure(ctx context.Context, pressure float64) {
-	a, _ := ctx.Value(admittedKey{}).(*admitted)
-	if a == nil || !(pressure > 0) { // nor NaN
-		return
-	}
-	bits := math.Float32bits(float32(min(pressure, 1)))
-	for {
-		met := a.met.Load()
-		if bits <= met || a.met.CompareAndSwap(met, bits) { // positive floats are ordered as their bits are
-			return
-		}
+	if a, _ := ctx.Value(admittedKey{}).(*admitted); a != nil {
+		a.pressure.note(pressure)
 	}
 }
 
@@ -73,7 +65,7 @@ func PressureMet(ctx context.Context) float64 {
 	if a == nil {
 		return 0
 	}
-	return float64(math.Float32frombits(a.met.Load()))
+	return a.pressure.read()
 }
 
 type limiterKey struct{}
@@ -84,7 +76,8 @@ type admitted struct {
 	context.Context
 	limiter     *Limiter
 	criticality Criticality
-	met         atomic.Uint32 // as float32
+	pressure    highest
+	mark        highest
 	failed      atomic.Bool
 }
 
@@ -110,6 +103,24 @@ func (a *admitted) String() string {
 	}
 	return outer.String() + ".WithLimiter"
 }
+
+// highest is the highest of what was noted, from 0 to 1: a float32.
+type highest struct{ bits atomic.Uint32 }
+
+func (h *highest) note(x float64) {
+	if !(x > 0) { // nor NaN
+		return
+	}
+	bits := math.Float32bits(float32(min(x, 1)))
+	for {
+		met := h.bits.Load()
+		if bits <= met || h.bits.CompareAndSwap(met, bits) { // positive floats are ordered as their bits are
+			return
+		}
+	}
+}
+
+func (h *highest) read() float64 { return float64(math.Float32frombits(h.bits.Load())) }
 
 // pressure is what was made public when a window closed. It is never changed, only replaced.
 type pressure struct {
