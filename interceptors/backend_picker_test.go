@@ -110,7 +110,7 @@ func (o *overloaded) ask(rng *rand.Rand, calls int, overload func(backend int) f
 			good++
 			o.served[b]++
 		}
-		said := new(loads).trailer(int(100 * max(0, min(1, (o.came[b]-.8)/.2)))) // as limiter.Pressure has it
+		said := new(percentages).of(LoadTrailer, pressureField, int(100*max(0, min(1, (o.came[b]-.8)/.2)))) // as limiter.Pressure has it
 		result.Done(balancer.DoneInfo{Err: answer, BytesSent: true, Trailer: said})
 		_, _ = d.end(answer, said)
 	}

@@ -113,6 +113,10 @@ func TestOneBadBackendCostsLittle(t *testing.T) {
 			_ = grpc.SetTrailer(ctx, metadata.Pairs(LoadTrailer, "1;p=1", LoadTrailer, "2;p=x"))
 			return errThrottled
 		}, learn: 60, then: 8},
+		"refuses and marks": {bad: func(ctx context.Context) error {
+			_ = grpc.SetTrailer(ctx, metadata.Pairs(MarkTrailer, "1;m=100"))
+			return errThrottled
+		}, learn: 60, then: 8},
 		"hangs": {bad: func(ctx context.Context) error {
 			<-ctx.Done()
 			return ctx.Err()

@@ -80,6 +80,7 @@ func (c *call) stays(refusal *notSent, err error) {
 	c.callee.notSent[refusal.obstacle].Add(1)
 	if refusal.obstacle != broken {
 		limiter.NotePressure(c.ctx, 1)
+		limiter.NoteMark(c.ctx, 1)
 	}
 	noteFailure(c.ctx, err)
 }
@@ -102,7 +103,7 @@ func (c *call) end(err error, trailer metadata.MD) error {
 	}
 	c.count()
 	now := time.Now()
-	n, why := parseNews(trailer[LoadTrailer])
+	n, why := parseNews(trailer)
 	if why != notIgnored {
 		c.client.callees.ignored[why].Add(1)
 	}
@@ -118,9 +119,10 @@ func (c *call) end(err error, trailer metadata.MD) error {
 	}
 	c.learn(now, err, trailer)
 	if refusedBy(err) != nobody {
-		n.pressure = 1
+		n = news{pressure: 1, mark: 1}
 	}
 	limiter.NotePressure(c.ctx, n.pressure)
+	limiter.NoteMark(c.ctx, n.mark)
 	noteFailure(c.ctx, err)
 	return err
 }
@@ -142,7 +144,7 @@ func (c *call) learn(now time.Time, err error, trailer metadata.MD) {
 
 // judge takes in what the end of an attempt says of where it went.
 func (c *call) judge(a sending, now time.Time, err error, trailer metadata.MD) {
-	n, _ := parseNews(trailer[LoadTrailer])
+	n, _ := parseNews(trailer)
 	a.to.learn(c.criticality, now, a.began, err, n, c.back())
 	if !c.policy.withoutBreaker {
 		v := c.verdict(a, err)

@@ -45,7 +45,7 @@ type clientPolicy struct {
 // a bad one; [NewClient] returns the error instead.
 //
 // A call that its callee would refuse, by what it has refused lately and by what it says of its load
-// ([LoadTrailer]), is not sent there; nor is one of a method that fails nearly all of them ([WithoutBreaker]). It
+// ([LoadTrailer], [MarkTrailer]), is not sent there; nor is one of a method that fails nearly all of them ([WithoutBreaker]). It
 // goes to another backend of the name, where there is one ([BackendPolicy]); else it fails at once with
 // [ErrNotSent]. So does one that has less time left than the quickest answer takes. A share of the calls is always
 // sent, to find out when there is room again. What is learned is kept for each backend, method and criticality. A

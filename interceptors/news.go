@@ -21,58 +21,83 @@ import (
 // more. A server without pressure sends none.
 const LoadTrailer = "spillway-load"
 
+// MarkTrailer is the trailer in which a server tells its caller how long a unary request that it served has waited: "1;m=35"
+// is version 1 and a [limiter.Limiter.Mark] of .35, of the server or of what it called for the request, whichever is more.
+// A server whose requests do not wait sends none.
+const MarkTrailer = "spillway-mark"
+
 // news is what a callee said of its load.
 type news struct {
 	pressure float64 // from 0 to 1; 0: nothing was said
+	mark     float64 // the same
 }
 
-// tell sets the trailer of a request that was served, if there is anything to tell.
+// tell sets the trailers of a request that was served, if there is anything to tell.
 func (s *Server) tell(ctx context.Context) {
-	percent := int(100 * max(limiter.Pressure(ctx), limiter.PressureMet(ctx)))
-	if percent > 0 {
+	set(ctx, &s.loads, LoadTrailer, pressureField, max(limiter.Pressure(ctx), limiter.PressureMet(ctx)))
+	set(ctx, &s.marks, MarkTrailer, markField, limiter.MarkMet(ctx))
+}
+
+// What stands before the number in the trailers: the version, and what the number is.
+const pressureField, markField = "1;p=", "1;m="
+
+func set(ctx context.Context, known *percentages, trailer, field string, part float64) {
+	if percent := int(100 * part); percent > 0 {
 		// It fails only outside of a gRPC server, where nobody reads trailers.
-		_ = grpc.SetTrailer(ctx, s.loads.trailer(percent))
+		_ = grpc.SetTrailer(ctx, known.of(trailer, field, min(percent, 100)))
 	}
 }
 
-// loads are the trailers that a server can send, put together once. The zero value is ready for use.
-type loads struct {
+// percentages are the values of a trailer that a server can send, put together once. The zero value is ready for use.
+type percentages struct {
 	trailers [101]atomic.Pointer[metadata.MD]
 }
 
-func (l *loads) trailer(percent int) metadata.MD {
-	at := &l.trailers[min(percent, 100)]
+func (p *percentages) of(trailer, field string, percent int) metadata.MD {
+	at := &p.trailers[percent]
 	if md := at.Load(); md != nil {
 		return *md
 	}
-	md := metadata.Pairs(LoadTrailer, "1;p="+strconv.Itoa(min(percent, 100)))
+	md := metadata.Pairs(trailer, field+strconv.Itoa(percent))
 	at.Store(&md)
 	return md
 }
 
-// maxNews is far more than the trailer has, and little enough to look at.
+// maxNews is far more than a trailer has, and little enough to look at.
 const maxNews = 64
 
-// parseNews reads the values of the trailer. What is not of version 1, doubled, too long or out of range counts as
-// nothing said.
-func parseNews(values []string) (n news, why ignored) {
+// parseNews reads both trailers, each for itself. why says why the first that could not be read was ignored.
+func parseNews(trailer metadata.MD) (n news, why ignored) {
+	n.pressure, why = parsePart(trailer[LoadTrailer], pressureField)
+	mark, whyNot := parsePart(trailer[MarkTrailer], markField)
+	n.mark = mark
+	if why == notIgnored {
+		why = whyNot
+	}
+	return n, why
+}
+
+// parsePart reads the values of a trailer. Further fields may follow, which are of later versions that this one can read
+// too. What is not of version 1, doubled, too long or out of range counts as nothing said.
+func parsePart(values []string, field string) (part float64, why ignored) {
 	switch {
 	case len(values) == 0:
-		return news{}, notIgnored
+		return 0, notIgnored
 	case len(values) > 1:
-		return news{}, doubled
+		return 0, doubled
 	case len(values[0]) > maxNews:
-		return news{}, oversized
+		return 0, oversized
 	}
-	digits, ok := strings.CutPrefix(values[0], "1;p=")
+	digits, ok := strings.CutPrefix(values[0], field)
 	if !ok {
-		return news{}, unknown
+		return 0, unknown
 	}
+	digits, _, _ = strings.Cut(digits, ";")
 	percent, err := strconv.ParseUint(digits, 10, 8)
 	if err != nil || percent > 100 {
-		return news{}, malformed
+		return 0, malformed
 	}
-	return news{pressure: float64(percent) / 100}, notIgnored
+	return float64(percent) / 100, notIgnored
 }
 
 // refuser says whose refusal an error is.

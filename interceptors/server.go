@@ -17,7 +17,8 @@ import (
 type Server struct {
 	limiter  *limiter.Limiter
 	metrics  *metrics
-	loads    loads
+	loads    percentages
+	marks    percentages
 	answers  answers
 	tapped   bool
 	reported bool

@@ -13,6 +13,7 @@ type standing struct {
 	throttles [criticalities]throttle // by criticality
 	foreign   atomic.Bool             // its last refusal was not one of this package: it never speaks of pressure
 	pressed   atomic.Bool             // by its last word
+	marks     atomic.Bool             // it has marked an answer: it does so whenever one has waited
 	breaker   breaker
 }
 
@@ -23,6 +24,9 @@ func (s *standing) learn(criticality limiter.Criticality, now, sent time.Time, e
 	if from != nobody || isAnswer(err) {
 		s.pressed.Store(from != nobody || n.pressure > 0)
 	}
+	if n.mark > 0 && !s.marks.Load() {
+		s.marks.Store(true)
+	}
 	switch {
 	case from != nobody:
 		s.foreign.Store(from == somebody)
@@ -30,6 +34,8 @@ func (s *standing) learn(criticality limiter.Criticality, now, sent time.Time, e
 	case !isAnswer(err):
 	case s.foreign.Load():
 		t.answered(now, throttleBlind)
+	case back == throttleBack && s.marks.Load():
+		t.marked(now, n)
 	default:
 		t.answered(now, throttleSlow+(1-n.pressure)*throttleFree)
 	}

@@ -1,6 +1,7 @@
 package interceptors
 
 import (
+	"math"
 	"sync"
 	"time"
 )
@@ -22,11 +23,14 @@ import (
 //
 // What is refused late, by the last of many servers, is bad news of many calls at once, all sent before the first of
 // them: such a round halves the share at most, as TCP does in a round trip.
+//
+// Callees that mark what has waited need hardly refuse: see mark.go.
 type throttle struct {
 	mu      sync.Mutex
 	missing float64   // 1 - share of the calls that are sent
 	credit  float64   // a call is sent when it reaches 1
 	last    time.Time // when something was last learned
+	mark    float64   // of the last answer of a callee that marks
 
 	calls float64   // to be sent, or not, since they were last counted
 	since time.Time // when that was
@@ -67,7 +71,7 @@ func (t *throttle) send(now time.Time, turn float64) bool {
 		return true
 	}
 	t.follow(now, turn)
-	t.credit += (1 - t.missing) * turn
+	t.credit += (1 - t.missing) * math.Exp(-t.mark) * turn
 	if t.credit < 1 {
 		return false
 	}
@@ -100,7 +104,7 @@ func (t *throttle) refused(now, sent time.Time, back float64) {
 	defer t.mu.Unlock()
 	share := 1 - t.missing
 	if share == 1 {
-		t.credit, t.calls, t.since, t.rate = 1, 0, now, 0
+		t.credit, t.mark, t.calls, t.since, t.rate = 1, 0, 0, now, 0
 	}
 	if !sent.Before(t.round) {
 		t.round, t.least = now, max(leastShare, share/2)

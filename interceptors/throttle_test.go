@@ -5,6 +5,8 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -310,18 +312,18 @@ func TestNewsTravelUpward(t *testing.T) {
 			if _, err := p.UnaryCall(t.Context(), &testpb.SimpleRequest{}, grpc.Trailer(&md)); err != nil {
 				t.Fatal(err)
 			}
-			n, why := parseNews(md[LoadTrailer])
+			n, why := parseNews(md)
 			if why != notIgnored {
-				t.Errorf("the trailer %q is ignored: %v", md[LoadTrailer], why)
+				t.Errorf("the trailers %v are ignored: %v", md, why)
 			}
 			return n
 		}
-		if n := said(); n.pressure != 0 {
+		if n := said(); n != (news{}) {
 			t.Errorf("%+v said without any pressure", n)
 		}
 		leafSays = errThrottled
-		if n := said(); n.pressure != 1 {
-			t.Errorf("%+v said of a refusal further down, want a pressure of 1", n)
+		if n := said(); n.pressure != 1 || n.mark != 1 {
+			t.Errorf("%+v said of a refusal further down, want a pressure and a mark of 1", n)
 		}
 	})
 }
@@ -335,6 +337,9 @@ func TestNewsFromStrangers(t *testing.T) {
 		{nil, 0, notIgnored},
 		{[]string{"1;p=87"}, .87, notIgnored},
 		{[]string{"1;p=100"}, 1, notIgnored},
+		{[]string{"1;p=87;q=1;r"}, .87, notIgnored}, // of a later version that this one can read too
+		{[]string{"1;p=87;"}, .87, notIgnored},
+		{[]string{"1;p=;q=1"}, 0, malformed},
 		{[]string{"1;p=101"}, 0, malformed},
 		{[]string{"1;p=-1"}, 0, malformed},
 		{[]string{"1;p=NaN"}, 0, malformed},
@@ -344,21 +349,30 @@ func TestNewsFromStrangers(t *testing.T) {
 		{[]string{"1;p=87", "1;p=87"}, 0, doubled},
 		{[]string{string(make([]byte, 1<<20))}, 0, oversized},
 	} {
-		n, why := parseNews(c.values)
-		if math.Abs(n.pressure-c.pressure) > 1e-9 || why != c.why {
-			t.Errorf("%.30q: %v, %v; want %v, %v", c.values, n.pressure, why, c.pressure, c.why)
+		n, why := parseNews(metadata.MD{LoadTrailer: c.values})
+		if math.Abs(n.pressure-c.pressure) > 1e-9 || n.mark != 0 || why != c.why {
+			t.Errorf("%.30q: %+v, %v; want a pressure of %v, %v", c.values, n, why, c.pressure, c.why)
+		}
+		marks := slices.Clone(c.values)
+		for i := range marks {
+			marks[i] = strings.Replace(marks[i], "p=", "m=", 1)
+		}
+		n, why = parseNews(metadata.MD{LoadTrailer: {"1;p=5"}, MarkTrailer: marks})
+		if n.pressure != .05 || math.Abs(n.mark-c.pressure) > 1e-9 || why != c.why {
+			t.Errorf("%.30q: %+v, %v; want a pressure of .05 and a mark of %v, %v", marks, n, why, c.pressure, c.why)
 		}
 	}
 }
 
 func FuzzNews(f *testing.F) {
 	f.Add("1;p=87", "")
-	f.Add("1;p=", "1;p=9")
+	f.Add("1;p=", "1;m=9")
+	f.Add("1;m=9;q=1", "1;p=9;")
 	f.Fuzz(func(t *testing.T, a, b string) {
-		for _, values := range [][]string{{a}, {a, b}} {
-			n, why := parseNews(values)
-			if !(n.pressure >= 0 && n.pressure <= 1) || why != notIgnored && n.pressure != 0 {
-				t.Fatalf("%q: %+v, %v", values, n, why)
+		for _, trailer := range []metadata.MD{{LoadTrailer: {a}}, {LoadTrailer: {a}, MarkTrailer: {b}}, {LoadTrailer: {a, b}, MarkTrailer: {b, a}}} {
+			n, why := parseNews(trailer)
+			if !(n.pressure >= 0 && n.pressure <= 1 && n.mark >= 0 && n.mark <= 1) || why != notIgnored && n.pressure != 0 && n.mark != 0 {
+				t.Fatalf("%q: %+v, %v", trailer, n, why)
 			}
 		}
 	})

@@ -31,6 +31,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	}
 	// Only now, for a refusal allocates nothing.
 	ctx = limiter.ContextWithLimiter(ctx, s.seen(&request), request.Criticality)
+	limiter.NoteMark(ctx, s.limiter.Mark(request.Criticality, permit.Sojourn()))
 	outcome := limiter.Panicked // what Release learns if the handler never returns
 	defer func() {
 		permit.Release(outcome)
