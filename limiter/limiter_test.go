@@ -35,7 +35,7 @@ func spendCredit(l *Limiter) {
 	for i := range l.line.queues {
 		l.line.queues[i].credit = 0
 		l.line.queues[i].counted = l.now() + time.Hour
-		l.threshold.loads[i], l.threshold.needs[i] = 2, 2
+		l.threshold.loads[i] = 2
 	}
 }
 

@@ -248,7 +248,7 @@ func (l *line) stand(now time.Duration, w *waiter, overtakes bool, p pace, t *th
 		return
 	}
 	q := &l.queues[w.level()]
-	q.count(now, p.fullCredit(), t.needs[w.level()])
+	q.count(now, p.fullCredit(), t.loads[w.level()])
 	q.put(w, q.behind(w, overtakes))
 	q.work += w.work()
 }
@@ -259,7 +259,7 @@ func (l *line) leave(now time.Duration, w *waiter, p pace, t *threshold) {
 		return
 	}
 	q := &l.queues[w.level()]
-	q.count(now, p.fullCredit(), t.needs[w.level()])
+	q.count(now, p.fullCredit(), t.loads[w.level()])
 	q.remove(w)
 	if q.work -= w.work(); q.length == 0 {
 		q.work = 0 // whatever the roundings
@@ -285,7 +285,7 @@ func (l *line) admits(now time.Duration, c *claim, p pace, t *threshold) Reason 
 // full returns 0 if there is room for one more of the level, or why there is not.
 func (l *line) full(now time.Duration, level int, p pace, t *threshold) Reason {
 	q, ahead := &l.queues[level], l.ahead(level)
-	q.count(now, p.fullCredit(), t.needs[level])
+	q.count(now, p.fullCredit(), t.loads[level])
 	if ahead < shortLine {
 		return 0
 	}
@@ -300,7 +300,7 @@ func (l *line) full(now time.Duration, level int, p pace, t *threshold) Reason {
 
 // room returns how long the line may stand for a level, but for the few who may always wait. The credit is that of now.
 func (l *line) room(level int, p pace, t *threshold) time.Duration {
-	if t.needs[level] < 1 {
+	if t.loads[level] < 1 {
 		return p.fullCredit() // what fits is a burst, however long
 	}
 	return l.queues[level].credit

@@ -98,19 +98,13 @@ func (p *pace) learn(s feedback.Sample) {
 // isFull reports whether the limit held the load back for all of a window.
 func isFull(s feedback.Sample) bool { return s.Bound() && s.Concurrency() >= 0.9*float64(s.Limit) }
 
-// load returns which part a rate of work is of what the limit of a window lets through, by Little's law.
+// load returns which part of what can be served a rate of work is. In a window that was full that is the capacity, which
+// does not swing with the limit as it is tried; in any other, by Little's law, what the limit would let through.
 func (p pace) load(rate littles.Rate, s feedback.Sample) float64 {
-	return littles.Concurrency(rate, p.stay(1)) / float64(s.Limit)
-}
-
-// share returns which part it is of what can be served: in a window that was full that is the capacity, if the limit lets
-// less through.
-func (p pace) share(rate littles.Rate, s feedback.Sample) float64 {
-	load := p.load(rate, s)
 	if isFull(s) && p.full > 0 {
-		load = min(load, float64(rate)/p.capacity)
+		return float64(rate) / p.capacity
 	}
-	return load
+	return littles.Concurrency(rate, p.stay(1)) / float64(s.Limit)
 }
 
 // retryHint returns when those refused may ask again: after a service time, and later the more is refused, so

@@ -57,8 +57,7 @@ func (c *census) drain(into *[places]float64) (all float64) {
 // threshold turns the share that has to be refused into a cut through the places: whoever stands below it is
 // refused at once, before anything waits or is read.
 type threshold struct {
-	// offered is the load that lately came for each place. By Little's law it is what came a second, times how long it
-	// will stay, over the limit: 1 is as much as can be served.
+	// offered is the load that lately came for each place. 1 is as much as can be served.
 	offered [places]float64
 
 	// steady is the same, remembered for longer where few come: so that chance moves it by less than spare.
@@ -67,11 +66,6 @@ type threshold struct {
 	loads [levels]float64 // offered for a level and all above it
 	cut   place           // the first that may pass
 	fits  place           // the first of those that can all be served, by what is steady
-
-	// needs are loads as a part of the capacity, which does not fall with the limit as it is tried: by these the line says
-	// who fits. The cut goes by the limit: by the capacity it would find confirmed whatever it left idle.
-	needs [levels]float64
-	need  [levels]float64 // of each level alone
 }
 
 const (
@@ -95,15 +89,12 @@ const (
 func (t *threshold) observe(s feedback.Sample, came *[places]float64, p pace) {
 	memory := loadMemory * p.fullCredit()
 	part, steadyPart := forgotten(s.Length(), memory), forgotten(s.Length(), max(memory, p.wait(steadyMemory*p.cost())))
-	rate := littles.PerSecond(1, s.Length())
-	each, need := p.load(rate, s), p.share(rate, s)
+	each := p.load(littles.PerSecond(1, s.Length()), s)
 	t.cut, t.fits = 0, 0
-	sum, steady, needs := 0.0, 0.0, 0.0
+	sum, steady := 0.0, 0.0
 	for level := levels - 1; level >= 0; level-- {
-		work := 0.0
 		for cohort := cohorts - 1; cohort >= 0; cohort-- {
 			at := placeOf(level, cohort)
-			work += came[at]
 			t.offered[at] += part * (each*came[at] - t.offered[at])
 			sum += t.offered[at]
 			t.steady[at] += steadyPart * (each*came[at] - t.steady[at])
@@ -116,9 +107,6 @@ func (t *threshold) observe(s feedback.Sample, came *[places]float64, p pace) {
 			}
 		}
 		t.loads[level] = sum
-		t.need[level] += part * (need*work - t.need[level])
-		needs += t.need[level]
-		t.needs[level] = needs
 	}
 	if t.cut > 0 {
 		t.fits = max(t.fits, t.cut+1)
