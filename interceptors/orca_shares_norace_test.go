@@ -8,6 +8,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -129,28 +130,28 @@ func TestSharesFollowCapacity(t *testing.T) {
 }
 
 // Where all could be served, sharing without a look at the servers loses some of it, and with one nearly nothing: in most
-// runs. In one of twenty the strongest was taken for stronger than it is, and 5% are lost.
+// runs. In one of fifty a server is taken for weaker than it is, by reports of half a minute, and .05 to .2 are lost.
 func TestNothingIsRefusedThatAnotherServerCouldDo(t *testing.T) {
 	for name, c := range map[string]struct {
 		balancer    string
 		opts        []Option
-		least, most float64 // in the mean of three
+		least, most float64 // in the median of three
 	}{
 		"round robin": {`{"round_robin": {}}`, nil, .08, 1},
-		"per call":    {perCall, []Option{WithLoadReports()}, 0, .05},
-		"out of band": {perHalfMinute, nil, 0, .05},
+		"per call":    {perCall, []Option{WithLoadReports()}, 0, .02},
+		"out of band": {perHalfMinute, nil, 0, .02},
 	} {
 		t.Run(name, func(t *testing.T) {
-			mean := 0.0
-			for range 3 {
+			var lost [3]float64
+			for i := range lost {
 				synctest.Test(t, func(t *testing.T) {
 					shares, got := share(t, c.balancer, .7, c.opts...)
 					t.Logf("%.3f unanswered with shares %.3f", got, shares)
-					mean += got / 3
+					lost[i] = got
 				})
 			}
-			if mean < c.least || mean > c.most {
-				t.Errorf("%.3f unanswered in the mean, want %v to %v", mean, c.least, c.most)
+			if slices.Sort(lost[:]); lost[1] < c.least || lost[1] > c.most {
+				t.Errorf("%.3f unanswered in three runs, want %v to %v in two of them", lost, c.least, c.most)
 			}
 		})
 	}
