@@ -105,8 +105,9 @@ func TestWorkDoesNotDependOnTheMix(t *testing.T) {
 	}
 }
 
-// In a pool that is often full for a moment light requests stay for three times as long as they work. What they cost is
-// learned by when they do not; and once there was such a time, nothing is learned from the others.
+// In a pool that is often full for a moment light requests stay for two or three times as long as they work. What they
+// cost is learned by when they do not, so that heavy ones do not seem to cost twenty of them; and once there was such a
+// time, nothing is learned from the others.
 func TestCostsAreLearnedInCalmTimes(t *testing.T) {
 	const light, heavy, workers = 2 * time.Millisecond, 100 * time.Millisecond, 10
 	synctest.Test(t, func(t *testing.T) {
@@ -143,11 +144,11 @@ func TestCostsAreLearnedInCalmTimes(t *testing.T) {
 		all.Go(func() { send("light", light, .4, 1) })
 		send("heavy", heavy, .4, 2)
 		all.Wait()
-		if stayed < 2*worked {
+		if 2*stayed < 3*worked {
 			t.Errorf("light ones stayed for %v to work for %v: this shows nothing", stayed, worked)
 		}
 		calm := costs()
-		if calm < 40 || calm > 62 {
+		if calm < 33 || calm > 75 {
 			t.Errorf("heavy ones are said to cost %.1f light ones, want 50", calm)
 		}
 		all.Go(func() { send("light", light, 1.5, 3) })
