@@ -44,12 +44,12 @@ type clientPolicy struct {
 // DialOptions returns what a caller of protected servers needs, for [grpc.NewClient]. It needs no options. It panics on
 // a bad one; [NewClient] returns the error instead.
 //
-// A call that its callee would refuse, by what it has refused lately and by what it says of its load
-// ([LoadTrailer], [MarkTrailer]), is not sent there; nor is one of a method that fails nearly all of them ([WithoutBreaker]). It
-// goes to another backend of the name, where there is one ([BackendPolicy]); else it fails at once with
-// [ErrNotSent]. So does one that has less time left than the quickest answer takes. A share of the calls is always
-// sent, to find out when there is room again. What is learned is kept for each backend, method and criticality. A
-// server that meets the refusal of a callee tells its own caller so, whatever its handler makes of it.
+// A call that its callee would refuse, by what it has refused lately and by what it says of its load ([LoadTrailer],
+// [MarkTrailer]), is not sent there; nor is one of a method that fails nearly all of them ([WithoutBreaker]). It goes
+// to another backend of the name, where there is one ([BackendPolicy]); else it fails at once with [ErrNotSent]. So
+// does one that has less time left than the quickest answer takes. A share of the calls is always sent, to find out
+// when there is room again. What is learned is kept for each backend, method and criticality. A server that meets the
+// refusal of a callee tells its own caller so, whatever its handler makes of it.
 //
 // A unary call without a deadline gets one ([WithDefaultDeadline]). What a handler calls until its own deadline has a
 // twentieth of the time left less than that, at most 50 ms, so that the handler can still answer. Where there is no

@@ -9,7 +9,7 @@ import (
 // waits for the answer. The deadline of ctx itself may be another, which the work has set for a part of it. For work that
 // came neither through package interceptors nor with [ContextWithLimiter], ok is false.
 func RequestDeadline(ctx context.Context) (deadline time.Time, ok bool) {
-	a, _ := ctx.Value(admittedKey{}).(*admitted)
+	a := admittedFrom(ctx)
 	if a == nil {
 		return time.Time{}, false
 	}

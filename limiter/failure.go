@@ -7,13 +7,13 @@ import "context"
 // nothing for work that came neither through package interceptors nor with [ContextWithLimiter]. The interceptors of
 // both sides do it.
 func NoteFailure(ctx context.Context) {
-	if a, _ := ctx.Value(admittedKey{}).(*admitted); a != nil {
+	if a := admittedFrom(ctx); a != nil {
 		a.failed.Store(true)
 	}
 }
 
 // FailureMet reports whether [NoteFailure] was called for the work of ctx.
 func FailureMet(ctx context.Context) bool {
-	a, _ := ctx.Value(admittedKey{}).(*admitted)
+	a := admittedFrom(ctx)
 	return a != nil && a.failed.Load()
 }

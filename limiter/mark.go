@@ -34,14 +34,14 @@ func (l *line) stands(level int, p pace, t *threshold) time.Duration {
 // [MarkMet] returns the highest, 0 if there is none. Both are to marks what [NotePressure] and [PressureMet] are to
 // pressures.
 func NoteMark(ctx context.Context, mark float64) {
-	if a, _ := ctx.Value(admittedKey{}).(*admitted); a != nil {
+	if a := admittedFrom(ctx); a != nil {
 		a.mark.note(mark)
 	}
 }
 
 // MarkMet returns the highest mark that the work of ctx has met, 0 if none.
 func MarkMet(ctx context.Context) float64 {
-	a, _ := ctx.Value(admittedKey{}).(*admitted)
+	a := admittedFrom(ctx)
 	if a == nil {
 		return 0
 	}

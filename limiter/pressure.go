@@ -54,14 +54,14 @@ func ContextWithLimiter(ctx context.Context, l *Limiter, c Criticality) context.
 // [PressureMet] returns the highest, so that whoever answers for the work can tell its own caller. It does nothing for
 // work that came neither through package interceptors nor with [ContextWithLimiter]. The interceptors of both sides do it.
 func NotePressure(ctx context.Context, pressure float64) {
-	if a, _ := ctx.Value(admittedKey{}).(*admitted); a != nil {
+	if a := admittedFrom(ctx); a != nil {
 		a.pressure.note(pressure)
 	}
 }
 
 // PressureMet returns the highest pressure that the work of ctx has met in what it called, 0 if none.
 func PressureMet(ctx context.Context) float64 {
-	a, _ := ctx.Value(admittedKey{}).(*admitted)
+	a := admittedFrom(ctx)
 	if a == nil {
 		return 0
 	}
@@ -79,6 +79,12 @@ type admitted struct {
 	pressure    highest
 	mark        highest
 	failed      atomic.Bool
+}
+
+// admittedFrom returns what ctx carries, nil if it comes from no limiter.
+func admittedFrom(ctx context.Context) *admitted {
+	a, _ := ctx.Value(admittedKey{}).(*admitted)
+	return a
 }
 
 func (a *admitted) Value(key any) any {

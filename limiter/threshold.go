@@ -153,10 +153,10 @@ func (l *Limiter) placeFor(r *Request, level int, deadline time.Duration) place 
 }
 
 // moved returns where in a criticality a tenant stands that its hash sets at u, in [0, 1), and that had so many fair
-// shares: 1 / (1 + s w), where w, the eighth root of -ln u, falls from 1.2 to .5 for all but a hundredth of the hashes.
+// shares: 1 / (1 + s w), where w, the 16th root of -ln u, falls from 1.1 to .7 for all but a hundredth of the hashes.
 //
-// Who had 2.5 times as much as another thus stands behind it wherever their hashes are, so that equal tenants cannot
-// be further apart for long. It is the order of u^(s^8), on a scale on which those who had a hundredth of a share, or a
+// Who had 1.6 times as much as another thus stands behind it wherever their hashes are, so that equal tenants cannot
+// be further apart for long. It is the order of u^(s^16), on a scale on which those who had a hundredth of a share, or a
 // hundred, still differ: where a crowd makes shares small, whoever had one is told from whoever had all.
 func moved(u, shares float64) float64 {
 	return 1 / (1 + max(shares, lightest)*math.Sqrt(math.Sqrt(math.Sqrt(math.Sqrt(-math.Log(u))))))
