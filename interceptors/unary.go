@@ -31,7 +31,6 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	}
 	// Only now, for a refusal allocates nothing.
 	ctx = limiter.ContextWithLimiter(ctx, s.seen(&request), request.Criticality)
-	limiter.NoteMark(ctx, s.limiter.Mark(request.Criticality, permit.Sojourn()))
 	outcome := limiter.Panicked // what Release learns if the handler never returns
 	defer func() {
 		permit.Release(outcome)
@@ -39,6 +38,9 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	}()
 	resp, err := handler(ctx, req)
 	outcome = p.outcomeOf(err)
+	if !request.DryRun {
+		limiter.NoteMark(ctx, s.limiter.Mark(request.Criticality))
+	}
 	s.tell(ctx)
 	forbidRetry(ctx, err)
 	return resp, err

@@ -55,6 +55,7 @@ func (l *Limiter) control(now time.Duration) {
 	l.retry = l.pace.retryHint(sample)
 	l.publishCut()
 	l.publishPressure(now, sample.Limit)
+	l.publishService()
 	next, ok := l.wanted, true
 	l.mu.Unlock()
 

@@ -85,7 +85,11 @@ type Limiter struct {
 	scarce atomic.Bool // memory is what holds the limit down
 
 	pressure atomic.Pointer[pressure] // nil: none
-	stands   [levels]atomic.Int64     // nanoseconds that newcomers of each criticality may wait; for marks
+
+	// For marks; see mark.go: what newcomers have to expect, the nanoseconds between two ends of requests, and how many
+	// would be in flight in calm times, both as float64.
+	outlooks     [levels]outlook
+	each, flying atomic.Uint64
 
 	mu        sync.Mutex // guards all below; nothing that can wait is done under it
 	line      line

@@ -121,7 +121,8 @@ func (q *queue) count(now, full time.Duration, load float64) {
 }
 
 // count brings the credit up to now: filled in proportion to what the load leaves of what can be served, and spent in
-// proportion to the wait.
+// proportion to the wait and to what the load has above that. Callers that heed marks keep the load near 1, now above and
+// now below: there the line is theirs to steer.
 func (b *burst) count(now, full time.Duration, load float64, wait time.Duration) {
 	passed := now - b.counted
 	if passed <= 0 {
@@ -130,14 +131,14 @@ func (b *burst) count(now, full time.Duration, load float64, wait time.Duration)
 	b.counted = now
 	change := filling * max(0, 1-load)
 	if full > 0 {
-		change -= spending * float64(wait) / float64(full)
+		change -= spending * min(1, max(0, load-1)/plenty) * float64(wait) / float64(full)
 	}
 	b.credit = max(0, min(full, b.credit+time.Duration(change*float64(passed))))
 }
 
-// How fast credit comes and goes, relative to time: while nothing is offered, and while somebody has waited for
-// all of it.
-const filling, spending = 2, 1.5
+// How fast credit comes and goes, relative to time: while nothing is offered, and while somebody has waited for all of it
+// and plenty comes besides what can be served.
+const filling, spending, plenty = 2, 1.5, 1.5
 
 // line is everybody who waits for a permit: a queue for each criticality, the most critical served first. But before
 // all come those of a group that has less than it is guaranteed; see bulkhead.go. Who found no place in a queue, and

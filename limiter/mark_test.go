@@ -10,14 +10,64 @@ import (
 	"github.com/spillway-go/spillway/limiter"
 )
 
-// A mark is the wait over what the line may stand: half of the time that the typical request can spare.
+// A mark is the wait of a newcomer over what the line may stand, half of the time that the typical request can spare; and 1
+// once newcomers are refused.
 func TestMarkIsTheWaitOfWhatMayStand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		const service = 5 * time.Millisecond
 		l, err := limiter.New(limiter.WithFixedLimit(1))
 		if err != nil {
 			t.Fatal(err)
 		}
-		waits := make(chan time.Duration, 8)
+		work := func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			defer cancel()
+			permit, err := l.Acquire(ctx)
+			if err != nil {
+				return
+			}
+			time.Sleep(service)
+			permit.Release(limiter.OK)
+		}
+		check := func(when string, want float64) {
+			t.Helper()
+			if got := l.Mark(limiter.Critical); math.Abs(got-want) > .03 {
+				t.Errorf("%s: a mark of %v, want %v", when, got, want)
+			}
+		}
+		check("before anything is known", 0)
+		for range 100 {
+			work()
+		}
+		check("where nobody waits", 0)
+		room := (500*time.Millisecond - 5*service/2) / 2
+		for range 11 {
+			go work()
+		}
+		synctest.Wait()
+		check("ten wait", float64(11*service)/float64(room))
+		time.Sleep(5*service + time.Millisecond)
+		check("five wait", float64(6*service)/float64(room))
+		for range 100 {
+			go work()
+		}
+		synctest.Wait()
+		check("no more may wait", 1)
+		time.Sleep(time.Second)
+		check("all is over", 0)
+	})
+}
+
+// Where no limit holds it back a line stands in the service, and is marked all the same: by how much more is in flight than
+// in calm times.
+func TestMarkSeesTheLineInTheService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const service = 5 * time.Millisecond
+		l, err := limiter.New(limiter.WithFixedLimit(100))
+		if err != nil {
+			t.Fatal(err)
+		}
+		worker := make(chan struct{}, 1) // there is but one
 		work := func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 			defer cancel()
@@ -26,33 +76,29 @@ func TestMarkIsTheWaitOfWhatMayStand(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if wait := permit.Sojourn(); wait > 0 {
-				waits <- wait
-			}
-			time.Sleep(5 * time.Millisecond)
+			worker <- struct{}{}
+			time.Sleep(service)
+			<-worker
 			permit.Release(limiter.OK)
 		}
-		if mark := l.Mark(limiter.Critical, time.Second); mark != 0 {
-			t.Errorf("a mark of %v before anything is known, want 0", mark)
+		for range 400 { // calm: half of what it can do
+			go work()
+			time.Sleep(2 * service)
 		}
-		for range 100 {
-			work()
-			time.Sleep(time.Millisecond)
+		if mark := l.Mark(limiter.Critical); mark != 0 {
+			t.Errorf("a mark of %v in calm times, want 0", mark)
 		}
-		for range 3 {
+		for range 400 { // all that it can do, behind 40 that came together
+			go work()
+			time.Sleep(service)
+		}
+		for range 40 {
 			go work()
 		}
 		synctest.Wait()
-		room := (500*time.Millisecond - 25*time.Millisecond/2) / 2
-		for wait, want := range map[time.Duration]float64{
-			-time.Second: 0, 0: 0, room / 10: .1, room / 2: .5, 2 * room: 1,
-		} {
-			if got := l.Mark(limiter.Critical, wait); math.Abs(got-want) > .01 {
-				t.Errorf("a mark of %v after a wait of %v, want %v", got, wait, want)
-			}
+		if mark := l.Mark(limiter.Critical); mark < .3 || mark > .6 {
+			t.Errorf("a mark of %v where 40 wait in the service, 200 ms, want about .45", mark)
 		}
-		<-waits
-		<-waits
 		time.Sleep(time.Second)
 	})
 }

@@ -204,6 +204,14 @@ func (m *methods) observe(d *departures, p pace, s feedback.Sample) (work, usefu
 	return work, useful
 }
 
+// calm returns how many nanoseconds a request stays in calm times for each unit of its cost, 0 where that is not known.
+func (m *methods) calm() float64 {
+	if m.calmWork < feedback.MinCompletions {
+		return 0
+	}
+	return m.calmStay / m.calmWork
+}
+
 func (m *methods) set(method uint8, cost float64) { m.baselines[method].Store(math.Float64bits(cost)) }
 
 // isCalm reports whether less is in flight than usually, and no more than half of what may be, and the service was about

@@ -25,11 +25,14 @@ type pace struct {
 // exponential times; 2.5 are for 92% of them.
 const margin = 2.5
 
-func (p pace) need() time.Duration { return time.Duration(margin * float64(p.service)) }
-
 // fullCredit is how long a line may stand after nobody has waited for long: half of what the typical
 // request can spare. The rest is for what the estimates get wrong while the load changes.
-func (p pace) fullCredit() time.Duration { return max(0, (p.slack-p.need())/2) }
+func (p pace) fullCredit() time.Duration { return p.credit(p.service) }
+
+// credit is the same for a mean service time.
+func (p pace) credit(service time.Duration) time.Duration {
+	return max(0, (p.slack-time.Duration(margin*float64(service)))/2)
+}
 
 // wait returns how long someone with that much work ahead waits, by Little's law; 0 while no rate is known.
 func (p pace) wait(ahead float64) time.Duration {

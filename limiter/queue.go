@@ -209,7 +209,7 @@ func (l *Limiter) publish(now time.Duration) {
 		if l.gates[level].Load() != refusal {
 			l.gates[level].Store(refusal)
 		}
-		l.stands[level].Store(int64(l.line.stands(level, l.pace, &l.threshold)))
+		l.publishOutlook(level)
 	}
 }
 
