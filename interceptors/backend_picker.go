@@ -118,7 +118,8 @@ func (r *round) asks(to *standing) (probe bool, refusal *notSent) {
 		}
 		return false, nil
 	}
-	if !to.throttles[bounded(c.criticality)].send(r.now, r.turns.part()) {
+	level := bounded(c.criticality)
+	if !to.throttles[level].send(r.now, r.turns.part(), c.callee.calls[level].Load()) {
 		return false, errThrottled
 	}
 	if c.policy.withoutBreaker {

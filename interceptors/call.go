@@ -46,10 +46,12 @@ func (c *Client) begin(ctx context.Context, p *clientPolicy, callee *callee, tar
 // probe has to be sent. Where backends are told apart, they are asked when gRPC picks one.
 func (c *call) admit(target, method string) (refusal *notSent) {
 	apart := c.callee.apart.Load()
+	level := bounded(c.criticality)
+	calls := c.callee.calls[level].Add(1)
 	if c.callee.isTooLate(c.ctx, c.began) {
 		return errTooLate
 	}
-	if !apart && !c.callee.throttles[bounded(c.criticality)].send(c.began, 1) {
+	if !apart && !c.callee.throttles[level].send(c.began, 1, calls) {
 		return errThrottled
 	}
 	if c.unary {

@@ -15,7 +15,8 @@ type callee struct {
 	apart    atomic.Bool // they are, as far as the last call knows
 	backends standings
 	tally    tally
-	turns    [criticalities]turns // by criticality
+	calls    [criticalities]atomic.Int64 // that there were, by criticality, also those that were not sent
+	turns    [criticalities]turns
 
 	quickest  atomic.Int64 // nanoseconds that an answer takes at least, as a low quantile; 0: not known
 	latencies latencies

@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// A callee that marks says with each answer how long the request has waited, relative to what its line may stand
-// ([MarkTrailer]). Its callers then hold back before it refuses anybody, so that next to nothing is sent in vain: marks
+// A callee that marks says with each answer how long its line is, relative to what it may be ([MarkTrailer]). Its callers then hold back before it refuses anybody, so that next to nothing is sent in vain: marks
 // take the place of losses, as in ECN (RFC 3168), and say how much, as in DCTCP (M. Alizadeh et al., SIGCOMM 2010).
 //
 // The share s of a throttle is moved by each answer over the time since the one before, so that callers of many calls and
@@ -27,9 +26,9 @@ import (
 // and never further than half of the share there was when the last round of refusals began. So a callee that lies, or
 // one whose refusals a handler further down makes good, can do without the calls that it would not get anyway, and no others.
 const (
-	markAim  = 0.15 // short, and seldom empty
-	markGain = 1.   // per second: slower than lines grow and fall, faster than loads change
-	markEven = 0.02 // of all calls, per second
+	markAim  = 0.6  // far from empty, which costs goodput, and not near full, which costs refusals
+	markGain = 0.5  // per second: slower than lines grow and fall, faster than loads change
+	markEven = 0.01 // of all calls, per second
 	markFree = 1.   // upward, per second, in proportion to the share, while a callee that marks says nothing at all
 
 	markGap = 300 * time.Millisecond // that an answer speaks for at most

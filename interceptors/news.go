@@ -21,9 +21,9 @@ import (
 // more. A server without pressure sends none.
 const LoadTrailer = "spillway-load"
 
-// MarkTrailer is the trailer in which a server tells its caller how long a unary request that it served has waited: "1;m=35"
-// is version 1 and a [limiter.Limiter.Mark] of .35, of the server or of what it called for the request, whichever is more.
-// A server whose requests do not wait sends none.
+// MarkTrailer is the trailer in which a server tells its caller, with the answer to a unary request, how long its line is:
+// "1;m=35" is version 1 and a [limiter.Limiter.Mark] of .35, of the server or of what it called for the request, whichever
+// is more. A server in which nobody waits sends none.
 const MarkTrailer = "spillway-mark"
 
 // news is what a callee said of its load.

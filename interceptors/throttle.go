@@ -32,8 +32,8 @@ type throttle struct {
 	last    time.Time // when something was last learned
 	mark    float64   // of the last answer of a callee that marks
 
-	calls float64   // to be sent, or not, since they were last counted
-	since time.Time // when that was
+	calls int64     // of the caller when they were last counted
+	since time.Time // when that was; zero: not yet
 	rate  float64   // of such calls per second, smoothed; 0: not known
 
 	round time.Time // when the last began; the refusal of a call that was sent since then begins the next
@@ -60,8 +60,8 @@ const (
 )
 
 // send reports whether the next call is to be sent. Calls are spread evenly: no dice. turn is 1, or less for a call that
-// asks others as well.
-func (t *throttle) send(now time.Time, turn float64) bool {
+// asks others as well. calls is how many there were so far, of this one and of others.
+func (t *throttle) send(now time.Time, turn float64, calls int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.missing > 0 && now.Sub(t.last) > throttleMemory {
@@ -70,7 +70,7 @@ func (t *throttle) send(now time.Time, turn float64) bool {
 	if t.missing == 0 {
 		return true
 	}
-	t.follow(now, turn)
+	t.follow(now, calls)
 	t.credit += (1 - t.missing) * math.Exp(-t.mark) * turn
 	if t.credit < 1 {
 		return false
@@ -79,17 +79,21 @@ func (t *throttle) send(now time.Time, turn float64) bool {
 	return true
 }
 
-// follow counts a call, and keeps what is sent in a second as it is when their rate changes. The caller holds mu.
-func (t *throttle) follow(now time.Time, turn float64) {
-	t.calls += turn
-	elapsed := now.Sub(t.since)
-	few := t.calls < throttleCounts
+// follow keeps what is sent in a second as it is when the rate of the calls changes. They are counted before they look for
+// a backend: while a share falls they look at more, which is no higher rate. The caller holds mu.
+func (t *throttle) follow(now time.Time, calls int64) {
+	if t.since.IsZero() {
+		t.calls, t.since = calls, now
+		return
+	}
+	n, elapsed := float64(calls-t.calls), now.Sub(t.since)
+	few := n < throttleCounts
 	if elapsed < throttleWindow || few && t.rate*elapsed.Seconds() < 2*throttleCounts {
 		return
 	}
 	before := t.rate
-	t.rate = t.calls / elapsed.Seconds()
-	t.calls, t.since = 0, now
+	t.rate = n / elapsed.Seconds()
+	t.calls, t.since = calls, now
 	if before > 0 {
 		if !few { // else there is no doubt that there are fewer
 			t.rate = (before + t.rate) / 2
@@ -104,7 +108,7 @@ func (t *throttle) refused(now, sent time.Time, back float64) {
 	defer t.mu.Unlock()
 	share := 1 - t.missing
 	if share == 1 {
-		t.credit, t.mark, t.calls, t.since, t.rate = 1, 0, 0, now, 0
+		t.credit, t.mark, t.since, t.rate = 1, 0, time.Time{}, 0
 	}
 	if !sent.Before(t.round) {
 		t.round, t.least = now, max(leastShare, share/2)

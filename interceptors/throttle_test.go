@@ -29,7 +29,7 @@ func TestThrottleFindsTheShare(t *testing.T) {
 			var offered, sent, refused float64
 			for i := range 40_000 {
 				now := th.last
-				ok := th.send(now, 1)
+				ok := th.send(now, 1, int64(i))
 				judged := i >= 10_000
 				if judged {
 					offered++
@@ -82,7 +82,7 @@ func TestThrottlesAreFair(t *testing.T) {
 		}
 		q := min(1, 1/all) // one of ten can be served
 		for i, c := range callers {
-			if !c.send(now, 1) {
+			if !c.send(now, 1, int64(round)) {
 				continue
 			}
 			if round >= 1000 {
@@ -111,7 +111,7 @@ func TestOneServerThatLiesHurtsItsOwnCalls(t *testing.T) {
 	var th throttle
 	sent := 0
 	for i := range 10_000 {
-		if !th.send(now, 1) {
+		if !th.send(now, 1, int64(i)) {
 			continue
 		}
 		sent++
@@ -134,8 +134,8 @@ func TestThrottleProbesAndForgets(t *testing.T) {
 		th.refused(now, now, throttleBack)
 	}
 	sent := 0
-	for range 640 {
-		if th.send(now, 1) {
+	for i := range 640 {
+		if th.send(now, 1, int64(i)) {
 			sent++
 		}
 	}
@@ -143,8 +143,8 @@ func TestThrottleProbesAndForgets(t *testing.T) {
 		t.Errorf("%d probes in 640 calls, want 10 or 11", sent)
 	}
 	now = now.Add(throttleMemory + 1)
-	for range 10 {
-		if !th.send(now, 1) {
+	for i := range 10 {
+		if !th.send(now, 1, int64(640+i)) {
 			t.Error("not all are sent after a long silence")
 		}
 	}
@@ -157,11 +157,12 @@ func TestThrottleKeepsTheRateWhenTheLoadChanges(t *testing.T) {
 	for range 16 {
 		th.refused(now, now, throttleBack)
 	}
-	before := th.share()
+	before, calls := th.share(), int64(0)
 	sent := func(perSecond int, d time.Duration) (n float64) {
 		for range int(d.Seconds() * float64(perSecond)) {
 			now = now.Add(time.Second / time.Duration(perSecond))
-			if th.send(now, 1) {
+			calls++
+			if th.send(now, 1, calls) {
 				n++
 				th.answered(now, 0) // so that nothing is forgotten
 			}
