@@ -67,6 +67,7 @@ type round struct {
 	now     time.Time
 	turns   *turns
 	first   *backend // that was looked at; of a hedge, where the call is already
+	passed  bool     // one backend was, for its line
 	looked  int
 	turned  int // looks at what is not broken
 	returns int
@@ -85,6 +86,11 @@ func newRound(d *dispatch) round {
 // offer returns the attempt if a backend takes it.
 func (r *round) offer(b *backend) (sending, bool) {
 	r.looked++
+	to := b.of(r.d.call.callee)
+	if !r.passed && !r.d.hedge && to.detours[bounded(r.d.call.criticality)].takes(r.now) {
+		r.passed = true
+		return sending{}, false
+	}
 	if b == r.first {
 		if r.returns++; !r.d.hedge || r.returns < mostReturns {
 			return sending{}, false
@@ -93,7 +99,6 @@ func (r *round) offer(b *backend) (sending, bool) {
 	if r.first == nil {
 		r.first = b
 	}
-	to := b.of(r.d.call.callee)
 	probe, refusal := r.asks(to)
 	if refusal != errBroken {
 		r.turned++

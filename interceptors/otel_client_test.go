@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"runtime"
 	"strings"
 	"testing"
@@ -111,11 +110,11 @@ func TestClientMetricsOfBackends(t *testing.T) {
 		servers.ask(t, 3000, time.Second)
 		all := " rpc.method=grpc.testing.TestService/UnaryCall rpc.system.name=grpc"
 		target := " spillway.target=fleet:///all"
-		check := func(when string, share float64, open int64) {
+		check := func(when string, least, most float64, open int64) {
 			t.Helper()
 			seen := provider.observe(t)
-			if got := seen.levels["spillway.client.share"+all+" spillway.criticality=CRITICAL"+target]; math.Abs(got-share) > .001 {
-				t.Errorf("%s: share %v, want %v", when, got, share)
+			if got := seen.levels["spillway.client.share"+all+" spillway.criticality=CRITICAL"+target]; got < least || got > most {
+				t.Errorf("%s: share %v, want %v to %v", when, got, least, most)
 			}
 			if got := seen.seen["spillway.client.breaker.open"+all+target]; got != open {
 				t.Errorf("%s: %d open, want %d", when, got, open)
@@ -124,10 +123,11 @@ func TestClientMetricsOfBackends(t *testing.T) {
 				t.Errorf("%s: %d openings, want 2", when, got)
 			}
 		}
-		check("one of ten refuses, and two are down", (9+leastShare)/10, 2)
+		// Most calls pass over the one that refuses, so that its own share falls by the few that it refused.
+		check("one of ten refuses, and two are down", (9+leastShare)/10, .98, 2)
 		_ = servers.used.Close()
 		synctest.Wait()
-		check("there is none any more", 0, 0)
+		check("there is none any more", 0, 0, 0)
 	})
 }
 

@@ -13,16 +13,23 @@ type standing struct {
 	throttles [criticalities]throttle // by criticality
 	foreign   atomic.Bool             // its last refusal was not one of this package: it never speaks of pressure
 	pressed   atomic.Bool             // by its last word
-	marks     atomic.Bool             // it has marked an answer: it does so whenever one has waited
+	marks     atomic.Bool             // it has marked an answer: it does so whenever somebody waits
+	detours   [criticalities]detour   // the same
 	breaker   breaker
 }
 
 // learn takes in how a call ended: when it was sent, its error, and what the callee said. back is for the throttle.
 func (s *standing) learn(criticality limiter.Criticality, now, sent time.Time, err error, n news, back float64) {
-	t := &s.throttles[bounded(criticality)]
+	level := bounded(criticality)
+	t := &s.throttles[level]
 	from := refusedBy(err)
-	if from != nobody || isAnswer(err) {
-		s.pressed.Store(from != nobody || n.pressure > 0)
+	switch {
+	case from != nobody:
+		s.pressed.Store(true)
+		s.detours[level].learn(now, 1)
+	case isAnswer(err):
+		s.pressed.Store(n.pressure > 0)
+		s.detours[level].learn(now, n.mark)
 	}
 	if n.mark > 0 && !s.marks.Load() {
 		s.marks.Store(true)
