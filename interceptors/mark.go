@@ -5,8 +5,10 @@ import (
 	"time"
 )
 
-// A callee that marks says with each answer how long its line is, relative to what it may be ([MarkTrailer]). Its callers then hold back before it refuses anybody, so that next to nothing is sent in vain: marks
-// take the place of losses, as in ECN (RFC 3168), and say how much, as in DCTCP (M. Alizadeh et al., SIGCOMM 2010).
+// A callee that marks says with each answer how long its line is, relative to what it may be ([MarkTrailer]). Its callers
+// then hold back before it refuses anybody, so that next to nothing is sent in vain: marks take the place of losses, as in
+// ECN (RFC 3168), and say how much, as in DCTCP (M. Alizadeh et al., SIGCOMM 2010). Which of several backends gets a call
+// depends on them too: see detour.go.
 //
 // The share s of a throttle is moved by each answer over the time since the one before, so that callers of many calls and
 // of few are alike:

@@ -87,7 +87,7 @@ type Limiter struct {
 	pressure atomic.Pointer[pressure] // nil: none
 
 	// For marks; see mark.go: what newcomers have to expect, the nanoseconds between two ends of requests, and how many
-	// would be in flight in calm times, both as float64.
+	// may be in flight in calm times, both as float64.
 	outlooks     [levels]outlook
 	each, flying atomic.Uint64
 

@@ -29,8 +29,8 @@ func (l *Limiter) Mark(c Criticality) float64 {
 }
 
 // hidden returns how many nanoseconds of the stay of a newcomer are a wait of another name: by Little's law, what is in
-// flight above what would be if requests took as long as in calm times, over the rate at which they end. While the limit
-// has no reason to come down to the knee, a line stands in the service, where the limiter does not see it.
+// flight beyond what may be in calm times, over the rate at which requests end. While the limit has no reason to come down
+// to the knee, a line stands in the service, where the limiter does not see it.
 func (l *Limiter) hidden() float64 {
 	each, flying := math.Float64frombits(l.each.Load()), math.Float64frombits(l.flying.Load())
 	return max(0, float64(l.load.inFlight())-flying) * each
@@ -61,13 +61,16 @@ func (l *Limiter) calmStay() time.Duration {
 	return l.pace.service
 }
 
-// publishService makes public at which rate requests end, and how many would be in flight if they did not wait for each
-// other. Where no calm times are known nothing is hidden. The caller holds mu.
+// publishService makes public at which rate requests end, and how many may be in flight though they do not wait for each
+// other: as many as if they took as long as in calm times, and two standard deviations of the number of those who come
+// independently of each other, so that nothing is marked for chance. Where no calm times are known nothing is hidden. The
+// caller holds mu.
 func (l *Limiter) publishService() {
 	each, flying := 0., 0.
 	if l.methods.calm() > 0 && l.pace.drain > 0 {
 		each = float64(time.Second) / float64(l.pace.drain)
 		flying = float64(l.calmStay()) / each
+		flying += 2 * math.Sqrt(flying)
 	}
 	l.each.Store(math.Float64bits(each))
 	l.flying.Store(math.Float64bits(flying))

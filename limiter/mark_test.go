@@ -3,6 +3,7 @@ package limiter_test
 import (
 	"context"
 	"math"
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,4 +122,40 @@ func TestMarkMetIsTheHighest(t *testing.T) {
 	if met := limiter.PressureMet(ctx); met != 0 {
 		t.Errorf("a pressure of %v met, want none", met)
 	}
+}
+
+// What comes by chance while all fits is no line: hardly anything is marked at half load, and by little.
+func TestChanceIsNotMarked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, err := limiter.New(limiter.WithFixedLimit(1000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rng := rand.New(rand.NewPCG(1, 2))
+		marked, sum := 0, 0.
+		const calls = 5000
+		for i := range calls {
+			time.Sleep(time.Duration(rng.ExpFloat64() * float64(time.Millisecond)))
+			go func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				defer cancel()
+				permit, err := l.Acquire(ctx)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				time.Sleep(50 * time.Millisecond)
+				permit.Release(limiter.OK)
+			}()
+			if mark := l.Mark(limiter.Critical); i > calls/2 && mark > 0 {
+				marked++
+				sum += mark
+			}
+		}
+		if marked > calls/20 || sum > calls/500 {
+			t.Errorf("%d of %d marked, with %.1f in all, want at most a tenth, with %v", marked, calls/2, sum, calls/500)
+		}
+		t.Logf("%d of %d marked, with %.1f in all", marked, calls/2, sum)
+		time.Sleep(time.Second)
+	})
 }
