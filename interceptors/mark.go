@@ -28,10 +28,10 @@ import (
 // and never further than half of the share there was when the last round of refusals began. So a callee that lies, or
 // one whose refusals a handler further down makes good, can do without the calls that it would not get anyway, and no others.
 const (
-	markAim  = 0.6  // far from empty, which costs goodput, and not near full, which costs refusals
-	markGain = 0.5  // per second: slower than lines grow and fall, faster than loads change
-	markEven = 0.01 // of all calls, per second
-	markFree = 1.   // upward, per second, in proportion to the share, while a callee that marks says nothing at all
+	markAim  = 0.6   // far from empty, which costs goodput, and not near full, which costs refusals
+	markGain = 0.25  // per second: slower than lines grow and fall, faster than loads change
+	markEven = 0.005 // of all calls, per second
+	markFree = 1.    // upward, per second, in proportion to the share, while a callee that marks says nothing at all
 
 	markGap = 300 * time.Millisecond // that an answer speaks for at most
 )

@@ -115,12 +115,12 @@ func TestMarksAreBelievedOnlyOfWhoRefuses(t *testing.T) {
 		t.Errorf("a share of %v after marks without a refusal, want 1", share)
 	}
 	th.refused(now, now, throttleBack)
-	mark(5)
+	mark(9)
 	if share := th.share(); share != .5 {
 		t.Errorf("a share of %v after a refusal and marks, want half", share)
 	}
 	th.missing = .2
-	mark(6)
+	mark(2)
 	before := th.share()
 	mark(60)
 	if share := th.share(); share < before {
