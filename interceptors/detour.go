@@ -7,8 +7,8 @@ import (
 )
 
 // detour has calls pass over a backend for the next one: as large a part of those that look at it first as it marked its
-// last answer, and all of them once it has refused. Of several backends those with long lines thus get less, before
-// any has to refuse while another has nothing to do: a line is only as long as it looks from all of them together.
+// last answer, and all of them once it has refused. Of several backends those with long lines thus get less, before any
+// has to refuse while another has nothing to do.
 //
 // A call passes over one backend at most, so that it goes to the better of two more often than not, which is nearly as
 // good as the best of all (M. Mitzenmacher, IEEE Transactions on Parallel and Distributed Systems 12(10), 2001). A part of
