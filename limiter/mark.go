@@ -42,14 +42,14 @@ type outlook struct {
 	stands atomic.Int64 // what is marked with 1; 0: marks would say nothing
 }
 
-// publishOutlook makes public what marks are made of. The caller holds mu.
-func (l *Limiter) publishOutlook(level int) {
+// publishOutlook makes public what marks are made of, calm being calmStay. The caller holds mu.
+func (l *Limiter) publishOutlook(level int, calm time.Duration) {
 	wait := time.Duration(0)
 	if l.line.ahead(level) > 0 {
 		wait = l.pace.wait(l.line.work(level))
 	}
 	l.outlooks[level].wait.Store(int64(wait))
-	l.outlooks[level].stands.Store(int64(l.line.stands(level, l.pace, &l.threshold, l.calmStay())))
+	l.outlooks[level].stands.Store(int64(l.line.stands(level, l.pace, &l.threshold, calm)))
 }
 
 // calmStay returns how long a typical request stays in calm times: as long as now where that is not known. The caller holds

@@ -11,6 +11,19 @@ import (
 	"github.com/spillway-go/spillway/limiter"
 )
 
+// hold does some work with a permit, for somebody who has half a second.
+func hold(t *testing.T, l *limiter.Limiter, work func()) error {
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	permit, err := l.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	work()
+	permit.Release(limiter.OK)
+	return nil
+}
+
 // A mark is the wait of a newcomer over what the line may stand, half of the time that the typical request can spare; and 1
 // once newcomers are refused.
 func TestMarkIsTheWaitOfWhatMayStand(t *testing.T) {
@@ -20,16 +33,7 @@ func TestMarkIsTheWaitOfWhatMayStand(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		work := func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-			defer cancel()
-			permit, err := l.Acquire(ctx)
-			if err != nil {
-				return
-			}
-			time.Sleep(service)
-			permit.Release(limiter.OK)
-		}
+		work := func() { _ = hold(t, l, func() { time.Sleep(service) }) }
 		check := func(when string, want float64) {
 			t.Helper()
 			if got := l.Mark(limiter.Critical); math.Abs(got-want) > .03 {
@@ -70,17 +74,13 @@ func TestMarkSeesTheLineInTheService(t *testing.T) {
 		}
 		worker := make(chan struct{}, 1) // there is but one
 		work := func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-			defer cancel()
-			permit, err := l.Acquire(ctx)
-			if err != nil {
+			if err := hold(t, l, func() {
+				worker <- struct{}{}
+				time.Sleep(service)
+				<-worker
+			}); err != nil {
 				t.Error(err)
-				return
 			}
-			worker <- struct{}{}
-			time.Sleep(service)
-			<-worker
-			permit.Release(limiter.OK)
 		}
 		for range 400 { // calm: half of what it can do
 			go work()
@@ -137,15 +137,9 @@ func TestChanceIsNotMarked(t *testing.T) {
 		for i := range calls {
 			time.Sleep(time.Duration(rng.ExpFloat64() * float64(time.Millisecond)))
 			go func() {
-				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-				defer cancel()
-				permit, err := l.Acquire(ctx)
-				if err != nil {
+				if err := hold(t, l, func() { time.Sleep(50 * time.Millisecond) }); err != nil {
 					t.Error(err)
-					return
 				}
-				time.Sleep(50 * time.Millisecond)
-				permit.Release(limiter.OK)
 			}()
 			if mark := l.Mark(limiter.Critical); i > calls/2 && mark > 0 {
 				marked++

@@ -194,6 +194,7 @@ func (l *Limiter) publish(now time.Duration) {
 		least = float64(l.pace.stay(1))
 	}
 	l.least.Store(math.Float64bits(least))
+	calm := l.calmStay()
 	for level := range l.gates {
 		var refusal *Refusal
 		if reason := l.line.full(now, level, l.pace, &l.threshold); reason != 0 {
@@ -209,7 +210,7 @@ func (l *Limiter) publish(now time.Duration) {
 		if l.gates[level].Load() != refusal {
 			l.gates[level].Store(refusal)
 		}
-		l.publishOutlook(level)
+		l.publishOutlook(level, calm)
 	}
 }
 
