@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -53,6 +54,29 @@ func (f Fleet) needs(client int) []int {
 	return needs
 }
 
+// sizeAt draws how long the work of a service for a request takes.
+func (f Fleet) sizeAt(service, number int, seed uint64) time.Duration {
+	return f.Sizes(rand.New(rand.NewPCG(seed, uint64(number)<<8+uint64(service))), f.Mean)
+}
+
+// bottleneck returns the service whose workers have most to do with all requests, by the sizes as they were drawn there.
+// Of ten alike, one has some per cent more than the mean.
+func (f Fleet) bottleneck(all []request, seed uint64) int {
+	busy := make([]float64, len(f.Services))
+	needs := map[int][]int{} // by client
+	for _, r := range all {
+		if needs[r.tenant] == nil {
+			needs[r.tenant] = f.needs(r.tenant)
+		}
+		for i, n := range needs[r.tenant] {
+			if n > 0 {
+				busy[i] += float64(n) * f.sizeAt(i, r.number, seed).Seconds() / float64(f.Services[i].Servers*f.Services[i].Workers)
+			}
+		}
+	}
+	return slices.Index(busy, slices.Max(busy))
+}
+
 // RunFleet plays a fleet in which all callers, clients and servers that call others, have the same. gRPC draws the jitter
 // of its retries without a seed, so that the figures of a fleet with retries differ a little from run to run.
 func RunFleet(t *testing.T, f Fleet, c Caller, seed uint64) FleetFigures {
@@ -66,6 +90,10 @@ func RunFleet(t *testing.T, f Fleet, c Caller, seed uint64) FleetFigures {
 func runFleet(t *testing.T, f Fleet, c Caller, seed uint64) FleetFigures {
 	time.Sleep(time.Hour) // for callers that measure from a clock started outside the bubble
 	all := f.load(seed)
+	bottleneck := f.bottleneck(all, seed)
+	for i := range all { // the ideal is of the sizes there
+		all[i].size = f.sizeAt(bottleneck, all[i].number, seed)
+	}
 	ideal := f.ideal(all)
 	books := newFleetBooks(f, seed, all)
 	hosts := startHosts(t, f, c, books)

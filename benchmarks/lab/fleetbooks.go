@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -38,8 +37,7 @@ func (j *journey) begin(f Fleet, service int) (size time.Duration, rank int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.visits++
-	rng := rand.New(rand.NewPCG(j.seed, uint64(j.number)<<8+uint64(service)))
-	return f.Sizes(rng, f.Mean), j.number<<10 + int(j.visits)
+	return f.sizeAt(service, j.number, j.seed), j.number<<10 + int(j.visits)
 }
 
 // worked is called by a handler when its work is done.
