@@ -85,6 +85,7 @@ type Limiter struct {
 	scarce atomic.Bool // memory is what holds the limit down
 
 	pressure atomic.Pointer[pressure] // nil: none
+	handed   atomic.Int64             // calls that work waits for elsewhere
 
 	// For marks; see mark.go: what newcomers have to expect, the nanoseconds between two ends of requests, and how many
 	// may be in flight in calm times, both as float64.

@@ -47,7 +47,12 @@ func (l *Limiter) Pressure(c Criticality) float64 {
 // and, as [ContextWithCriticality] does, for what the work calls. Where c is Unspecified, the criticality in ctx
 // stays. The interceptors do it for their handlers.
 func ContextWithLimiter(ctx context.Context, l *Limiter, c Criticality) context.Context {
-	return &admitted{Context: ctx, limiter: l, criticality: c}
+	return ContextWithPermit(ctx, l, c, Permit{})
+}
+
+// ContextWithPermit is the same for a request that holds a permit, which [HandOver] can then suspend.
+func ContextWithPermit(ctx context.Context, l *Limiter, c Criticality, p Permit) context.Context {
+	return &admitted{Context: ctx, limiter: l, criticality: c, permit: p}
 }
 
 // NotePressure notes that the work of ctx has met a pressure in what it called, from 0 to 1: 1 where that refused it.
@@ -79,6 +84,8 @@ type admitted struct {
 	pressure    highest
 	mark        highest
 	failed      atomic.Bool
+	permit      Permit // zero: nobody said
+	handed      handed
 }
 
 // admittedFrom returns what ctx carries, nil if it comes from no limiter.

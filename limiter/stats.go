@@ -4,10 +4,11 @@ import "time"
 
 // Stats is a snapshot of a limiter.
 type Stats struct {
-	Limit    int // requests in flight that are allowed now
-	InFlight int // requests in flight, by weight
-	Line     int // requests that wait
-	DryRun   int // requests of dry runs under way that have no permit
+	Limit      int // requests in flight that are allowed now
+	InFlight   int // requests in flight, by weight
+	Line       int // requests that wait
+	DryRun     int // requests of dry runs under way that have no permit
+	HandedOver int // callees that requests wait for and are not in flight meanwhile; see [HandOver]
 
 	Admitted uint64           // permits given since the start
 	Refused  [reasons]uint64  // requests refused since the start, by Reason, also those that only a dry run would have
@@ -54,6 +55,7 @@ func (l *Limiter) Stats() Stats {
 	s.DryRun = l.dry.without()
 	s.Limit = int(l.limit.Load())
 	s.InFlight = l.load.inFlight()
+	s.HandedOver = int(l.handed.Load())
 	s.Line = l.line.length
 	s.Throughput = float64(l.pace.drain)
 	s.Capacity = l.pace.capacity / l.pace.cost()
