@@ -111,6 +111,7 @@ func (r *round) offer(b *backend) (sending, bool) {
 	}
 	r.count()
 	r.d.goes(b, probe)
+	r.d.handOver(to, r.now)
 	return sending{to, r.now, probe}, true
 }
 

@@ -21,6 +21,7 @@ import (
 type service struct {
 	testpb.UnimplementedTestServiceServer
 	unary  func(context.Context, *testpb.SimpleRequest) (*testpb.SimpleResponse, error)
+	empty  func(context.Context) error
 	duplex func(testpb.TestService_FullDuplexCallServer) error
 	input  func(testpb.TestService_StreamingInputCallServer) error
 	output func(*testpb.StreamingOutputCallRequest, testpb.TestService_StreamingOutputCallServer) error
@@ -31,6 +32,13 @@ func (s *service) UnaryCall(ctx context.Context, r *testpb.SimpleRequest) (*test
 		return &testpb.SimpleResponse{}, nil
 	}
 	return s.unary(ctx, r)
+}
+
+func (s *service) EmptyCall(ctx context.Context, _ *testpb.Empty) (*testpb.Empty, error) {
+	if s.empty == nil {
+		return &testpb.Empty{}, nil
+	}
+	return &testpb.Empty{}, s.empty(ctx)
 }
 
 func (s *service) FullDuplexCall(stream testpb.TestService_FullDuplexCallServer) error {

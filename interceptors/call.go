@@ -39,6 +39,9 @@ func (c *Client) begin(ctx context.Context, p *clientPolicy, callee *callee, tar
 		return nil, refusal
 	}
 	call.ctx = context.WithValue(call.ctx, dispatchKey{}, &call.dispatch)
+	if !callee.apart.Load() {
+		call.dispatch.handOver(&callee.standing, call.began)
+	}
 	return call, nil
 }
 
@@ -74,6 +77,7 @@ func (c *call) admit(target, method string) (refusal *notSent) {
 // close frees what the call holds, also of one that panicked.
 func (c *call) close() {
 	c.cancel()
+	c.dispatch.close()
 	c.permit.Release(limiter.Panicked)
 }
 

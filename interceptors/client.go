@@ -35,10 +35,11 @@ type Client struct {
 
 // clientPolicy is how calls are treated, as the options say. It is never changed, only replaced.
 type clientPolicy struct {
-	trust          trust
-	deadlines      deadlines
-	fallbacks      fallbacks
-	withoutBreaker bool
+	trust     trust
+	deadlines deadlines
+	fallbacks fallbacks
+
+	withoutBreaker, withoutHandover bool
 }
 
 // DialOptions returns what a caller of protected servers needs, for [grpc.NewClient]. It needs no options. It panics on

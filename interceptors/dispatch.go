@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/spillway-go/spillway/limiter"
 )
 
 // dispatch is a call on its way through gRPC, where each attempt of it goes to a backend. It is in the context, so that
@@ -23,6 +25,9 @@ type dispatch struct {
 	failure error    // of the last attempt that failed
 	open    sending  // that ended without a word on how; the call's end says it
 	probing bool     // the last attempt is a probe
+	closed  bool     // there is nobody left who would take back
+
+	handover limiter.Handover
 }
 
 type dispatchKey struct{}

@@ -65,11 +65,11 @@ func TestMarksComeBeforeRefusals(t *testing.T) {
 				refused++
 			}
 		}
-		if used := served / 180 / markingRate; used < .97 {
-			t.Errorf("at an overload of %v: %.3f of the capacity used, want .97", overload, used)
+		if used := served / 180 / markingRate; used < .99 {
+			t.Errorf("at an overload of %v: %.3f of the capacity used, want .99", overload, used)
 		}
-		if part := refused / served; part > .01 {
-			t.Errorf("at an overload of %v: a refusal for %.4f of the calls served, want .01 at most", overload, part)
+		if part := refused / served; part > .005 {
+			t.Errorf("at an overload of %v: a refusal for %.4f of the calls served, want .005 at most", overload, part)
 		}
 	}
 }

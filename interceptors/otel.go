@@ -120,6 +120,7 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 	limit := gauge("spillway.limit", "{request}", "Requests that may be in flight.")
 	inFlight := gauge("spillway.in_flight", "{request}", "Requests in flight.")
 	length := gauge("spillway.line.length", "{request}", "Requests that wait for a permit.")
+	handed := gauge("spillway.handed_over", "{call}", "Calls to callees that hold their load, whose requests are not in flight meanwhile.")
 	admissions := counter("spillway.admissions", "Requests that got a permit.")
 	refusals := counter("spillway.refusals", "Requests that were refused.")
 	rehearsals := counter("spillway.dry_run.refusals", "Requests that would have been refused, were it no dry run.")
@@ -142,6 +143,7 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 		o.ObserveInt64(limit, int64(s.Limit))
 		o.ObserveInt64(inFlight, int64(s.InFlight))
 		o.ObserveInt64(length, int64(s.Line))
+		o.ObserveInt64(handed, int64(s.HandedOver))
 		o.ObserveInt64(outside, int64(s.DryRun))
 		o.ObserveInt64(panics, int64(s.ControllerPanics))
 		o.ObserveInt64(signalPanics, int64(s.SignalPanics))
@@ -160,7 +162,7 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 		return nil
 	}
 	m.registration, err = meter.RegisterCallback(
-		observe, limit, inFlight, length, pressure, panics, signalPanics, admissions, refusals, rehearsals, outside, unheard)
+		observe, limit, inFlight, handed, length, pressure, panics, signalPanics, admissions, refusals, rehearsals, outside, unheard)
 	return err
 }
 

@@ -126,13 +126,14 @@ func TestMetrics(t *testing.T) {
 	}
 	const method = " rpc.method=a.B/C rpc.system.name=grpc spillway.criticality=CRITICAL"
 	for name, want := range map[string]int64{
-		"spillway.limit":                                          1,
-		"spillway.in_flight":                                      1,
-		"spillway.line.length":                                    0,
-		"spillway.controller.panics":                              0,
-		"spillway.signal.panics":                                  0,
-		"spillway.admissions" + method:                            1,
-		"spillway.refusals" + method + " spillway.reason=expired": 1,
+		"spillway.limit":               1,
+		"spillway.in_flight":           1,
+		"spillway.handed_over":         0,
+		"spillway.line.length":         0,
+		"spillway.controller.panics":   0,
+		"spillway.signal.panics":       0,
+		"spillway.admissions" + method: 1,
+		"spillway.refusals" + method + " spillway.reason=expired":                   1,
 		"spillway.criticality.ignored rpc.system.name=grpc spillway.reason=doubled": 1,
 	} {
 		if got, ok := o.seen[name]; !ok || got != want {

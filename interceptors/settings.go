@@ -144,6 +144,7 @@ type ClientSettings struct {
 	LeastDeadline time.Duration // of unary calls that come without a deadline
 	MostDeadline  time.Duration // 0: they get none
 	Breaker       bool          // calls to what is broken are not sent
+	Handover      bool          // who waits for a callee that holds its load is not in flight
 	Fallbacks     int           // of WithFallback and WithLastGood
 }
 
@@ -156,6 +157,7 @@ func (c *Client) Settings() ClientSettings {
 		LeastDeadline: p.deadlines.least,
 		MostDeadline:  p.deadlines.most,
 		Breaker:       !p.withoutBreaker,
+		Handover:      !p.withoutHandover,
 		Fallbacks:     len(p.fallbacks),
 	}
 }

@@ -10,12 +10,13 @@ import (
 // standing is how the calls of a method have fared lately: with one backend, or, where backends are not told apart, with
 // a target.
 type standing struct {
-	throttles [criticalities]throttle // by criticality
-	foreign   atomic.Bool             // its last refusal was not one of this package: it never speaks of pressure
-	pressed   atomic.Bool             // by its last word
-	marks     atomic.Bool             // it has marked an answer: it does so whenever somebody waits
-	detours   [criticalities]detour   // the same
-	breaker   breaker
+	throttles  [criticalities]throttle // by criticality
+	foreign    atomic.Bool             // its last refusal was not one of this package: it never speaks of pressure
+	pressed    atomic.Bool             // by its last word
+	marks      atomic.Bool             // it has marked an answer: it does so whenever somebody waits
+	detours    [criticalities]detour   // the same
+	breaker    breaker
+	acceptance acceptance
 }
 
 // learn takes in how a call ended: when it was sent, its error, and what the callee said. back is for the throttle.
@@ -30,6 +31,9 @@ func (s *standing) learn(criticality limiter.Criticality, now, sent time.Time, e
 	case isAnswer(err):
 		s.pressed.Store(n.pressure > 0)
 		s.detours[level].learn(now, n.mark)
+	}
+	if isAnswer(err) {
+		s.acceptance.learn(now, from == spillway || n != news{})
 	}
 	if n.mark > 0 && !s.marks.Load() {
 		s.marks.Store(true)

@@ -30,7 +30,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		return nil, err
 	}
 	// Only now, for a refusal allocates nothing.
-	ctx = limiter.ContextWithLimiter(ctx, s.seen(&request), request.Criticality)
+	ctx = limiter.ContextWithPermit(ctx, s.seen(&request), request.Criticality, permit)
 	outcome := limiter.Panicked // what Release learns if the handler never returns
 	defer func() {
 		permit.Release(outcome)

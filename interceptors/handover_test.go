@@ -1,0 +1,257 @@
+package interceptors
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/spillway-go/spillway/limiter"
+)
+
+// relay is a protected server whose handler calls another server, and that other one, whose answers take a second and
+// carry a trailer.
+type relay struct {
+	front   *pair
+	trailer metadata.MD // of the next answers
+	takes   time.Duration
+}
+
+func newRelay(t *testing.T, fronts []Option, dial ...grpc.DialOption) *relay {
+	r := &relay{takes: time.Second / 4}
+	behind, _ := serve(t, &service{unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+		if err := grpc.SetTrailer(ctx, r.trailer); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(r.takes)
+		return &testpb.SimpleResponse{}, nil
+	}}, nil, dial...)
+	callee := testpb.NewTestServiceClient(behind)
+	r.front = connect(t, &service{unary: func(ctx context.Context, req *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+		return callee.UnaryCall(ctx, req)
+	}}, fronts)
+	return r
+}
+
+// ask sends n requests at a time, and returns how many of them are in flight, and how many calls were handed over, while
+// they wait for the callee.
+func (r *relay) ask(t *testing.T, n int) (inFlight, handedOver int) {
+	t.Helper()
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			if _, err := r.front.UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	synctest.Wait()
+	s := r.front.server.Limiter().Stats()
+	all.Wait()
+	return s.InFlight, s.HandedOver
+}
+
+func (r *relay) want(t *testing.T, when string, inFlight, handedOver int) {
+	t.Helper()
+	const n = 3
+	if a, b := r.ask(t, n); a != inFlight || b != handedOver {
+		t.Errorf("%s: %d of %d in flight and %d handed over, want %d and %d", when, a, n, b, inFlight, handedOver)
+	}
+}
+
+var marked = metadata.Pairs(MarkTrailer, "1;m=50")
+
+// Requests hand over to a callee that was heard to hold its load, as long as it answers, and whatever it says then. The
+// same with gRPC's own load balancing as with ours, which tells backends apart.
+func TestRequestsAreHandedOverToWhoAccepts(t *testing.T) {
+	client, err := NewClient()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, dial := range map[string][]grpc.DialOption{
+		"backends apart":   DialOptions(),
+		"interceptor only": {grpc.WithUnaryInterceptor(client.UnaryInterceptor())},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRelay(t, nil, dial...)
+				r.want(t, "the callee was not heard to hold its load", 3, 0)
+				r.trailer = marked
+				r.want(t, "the same, before its answer", 3, 0)
+				r.trailer = nil
+				r.want(t, "it has marked", 0, 3)
+				r.want(t, "it has nothing more to say", 0, 3)
+				time.Sleep(silent)
+				r.want(t, "it has been silent", 3, 0)
+				r.want(t, "it has answered again", 0, 3)
+				time.Sleep(time.Second)
+				r.takes = 2 * silent
+				r.ask(t, 1)
+				r.want(t, "its answers take longer than it may be silent, and one is just there", 0, 3)
+			})
+		})
+	}
+}
+
+// With WithoutHandover a limit bounds all.
+func TestWithoutHandover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRelay(t, limit(100), DialOptions(WithoutHandover())...)
+		r.trailer = marked
+		r.ask(t, 1)
+		r.want(t, "it has marked", 3, 0)
+	})
+}
+
+// What hangs behind a callee that held its load is bounded by the limit of its caller again, when it has been silent.
+func TestAFrozenCalleeIsBoundedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limited = 5
+		r := newRelay(t, limit(limited), DialOptions()...)
+		r.trailer = marked
+		r.ask(t, 1)
+		r.takes = time.Minute
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		var all sync.WaitGroup
+		for range 100 {
+			time.Sleep(50 * time.Millisecond)
+			all.Go(func() { _, _ = r.front.UnaryCall(ctx, &testpb.SimpleRequest{}) })
+		}
+		synctest.Wait()
+		s := r.front.server.Limiter().Stats()
+		if in, within := s.InFlight+s.HandedOver, limited+int(silent/(50*time.Millisecond)); s.InFlight != limited || in > within {
+			t.Errorf("%d in flight and %d handed over, want %d, and %d in all at most", s.InFlight, s.HandedOver, limited, within)
+		}
+		all.Wait()
+	})
+}
+
+// chance draws times of a given mean, exponentially distributed.
+type chance struct {
+	mu  sync.Mutex
+	rng *rand.Rand
+}
+
+func (c *chance) time(mean time.Duration) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Duration(c.rng.ExpFloat64() * float64(mean))
+}
+
+// workers returns work for so many at a time, of 10 ms on average.
+func (c *chance) workers(n int) func() {
+	free := make(chan struct{}, n)
+	return func() {
+		free <- struct{}{}
+		time.Sleep(c.time(10 * time.Millisecond))
+		<-free
+	}
+}
+
+// One method of a server calls another server, which is asked for twice what it can do; a second method has all that it
+// needs here. The one does as much as the other server can, and the second loses nothing: the limit of the first server is
+// for what there is to be done at the first server. Were what waits behind it in flight, its limit would come down to 10,
+// and the second method would lose half of its requests.
+func TestAnOverloadedCalleeCostsItsOwnMethodOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dice := chance{rng: rand.New(rand.NewPCG(1, 2))}
+		there, here := dice.workers(2), dice.workers(8)
+		conn, _ := serve(t, &service{empty: func(context.Context) error { there(); return nil }},
+			newServer(t).ServerOptions(), DialOptions()...)
+		behind := testpb.NewTestServiceClient(conn)
+		front := connect(t, &service{
+			unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+				here()
+				_, err := behind.EmptyCall(ctx, &testpb.Empty{})
+				return &testpb.SimpleResponse{}, err
+			},
+			empty: func(context.Context) error { here(); return nil },
+		}, nil)
+		var all sync.WaitGroup
+		var calling, alone tallied
+		ask := func(per time.Duration, to *tallied, call func(context.Context) error) {
+			for n := range int(8 * time.Second / per) {
+				time.Sleep(dice.time(per))
+				all.Go(func() {
+					ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+					defer cancel()
+					if err := call(ctx); n > int(3*time.Second/per) {
+						to.count(err)
+					}
+				})
+			}
+		}
+		all.Go(func() {
+			ask(time.Second/400, &calling, func(ctx context.Context) error {
+				_, err := front.UnaryCall(ctx, &testpb.SimpleRequest{})
+				return err
+			})
+		})
+		all.Go(func() {
+			ask(time.Second/300, &alone, func(ctx context.Context) error {
+				_, err := front.EmptyCall(ctx, &testpb.Empty{})
+				return err
+			})
+		})
+		all.Wait()
+		if good := calling.part(); good < .42 {
+			t.Errorf("%.3f of the requests whose callee can serve half of them were served, want .42", good)
+		}
+		if good := alone.part(); good < .999 {
+			t.Errorf("%.3f of the requests that need no callee were served, want .999", good)
+		}
+	})
+}
+
+// tallied counts calls that ended well, and all.
+type tallied struct{ good, all atomic.Int64 }
+
+func (n *tallied) count(err error) {
+	n.all.Add(1)
+	if err == nil {
+		n.good.Add(1)
+	}
+}
+
+func (n *tallied) part() float64 { return float64(n.good.Load()) / float64(n.all.Load()) }
+
+// A server that calls another has a limit for its own work: what stands in the line of the other is not in flight here.
+func ExampleWithoutHandover() {
+	for _, opts := range [][]ClientOption{nil, {WithoutHandover()}} {
+		client, err := NewClient(opts...)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(client.Settings().Handover)
+	}
+	// Output:
+	// true
+	// false
+}
+
+// The way through a handover costs a call nothing where there is none to hand over for.
+func TestHandingOverAllocatesNothing(t *testing.T) {
+	l, err := limiter.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := l.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Release(limiter.OK)
+	ctx := limiter.ContextWithPermit(t.Context(), l, limiter.Critical, p)
+	if n := testing.AllocsPerRun(100, func() { limiter.HandOver(ctx).TakeBack() }); n != 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
+}
