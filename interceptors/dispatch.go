@@ -99,6 +99,7 @@ func (d *dispatch) stays(refusal *notSent) {
 // the call.
 func (d *dispatch) ends(a sending, info balancer.DoneInfo) {
 	now := time.Now()
+	d.takeBack()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {

@@ -1,46 +1,81 @@
 package interceptors
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/spillway-go/spillway/limiter"
 )
 
 // A request hands over what there is to be done for it when its handler makes a unary call to a callee that holds its own
-// load: one that has refused, marked, or spoken of pressure, as this package does. What waits there is bounded there, so
-// that the request is not in flight here meanwhile: see [limiter.HandOver].
+// load: one that says how much it has, in trailers of its own. What waits there is bounded there, so that the request is
+// not in flight here meanwhile: see [limiter.HandOver].
 //
-// The responsibility is handed over only to who accepts it. A callee that was never heard to shed load may have no bound;
-// and one that is silent has taken nothing: it may be frozen, or gone. Then what waits for it counts, and the limit here
-// bounds it.
+// The responsibility is handed over only to who accepts it. A callee that never spoke of its load may have no bound. One
+// that is silent has taken nothing: it may be frozen, or gone. And one that lets calls run into their deadlines has more
+// than it can do, whatever it says; or the calls wait before they are there, for a connection or a stream of one. What
+// waits for such counts, and the limit here bounds it.
 
-// silent is how long a callee may have answered nothing and be taken for one that accepts.
-const silent = time.Second
+const (
+	silent = time.Second // that a callee may have answered nothing
+
+	// A callee that holds its load refuses what it cannot do in time. Of its calls, up to one in 25 may run into their
+	// deadlines all the same: each adds to the score, and each that does not takes away; five in a row are too many. That
+	// trust comes back slowly keeps it from coming and going.
+	mostTimeouts = .25
+	timeoutCosts = 1. / 16
+	inTimeEarns  = 1. / 128
+)
 
 // acceptance is whether a callee accepts what waits for it. The zero value does not.
 type acceptance struct {
-	holds    atomic.Bool  // its load: it was heard to
-	answered atomic.Int64 // when it last did, in nanoseconds of Unix time
+	holds    atomic.Bool   // its load: it speaks of it
+	answered atomic.Int64  // when it last did, in nanoseconds of Unix time
+	timeouts atomic.Uint64 // a float64: the score of its calls that ran into their deadlines, from 0 to 1
 }
 
-// learn takes in an answer, and whether it says that the callee holds its load.
-func (a *acceptance) learn(now time.Time, holds bool) {
-	if holds && !a.holds.Load() {
+// learn takes in how a call ended, and what its callee said of its load. Of two at a time one may be lost.
+func (a *acceptance) learn(now time.Time, err error, n news) {
+	if n != (news{}) && !a.holds.Load() {
 		a.holds.Store(true)
 	}
-	if a.holds.Load() {
+	code := status.Code(err)
+	if !a.holds.Load() || code == codes.Canceled { // which is the caller's doing
+		return
+	}
+	if isAnswer(err) {
 		a.answered.Store(now.UnixNano())
 	}
+	score := math.Float64frombits(a.timeouts.Load())
+	switch {
+	case code == codes.DeadlineExceeded:
+		score += (1 - score) * timeoutCosts
+	case score == 0:
+		return
+	default:
+		if score -= score * inTimeEarns; score < 1e-3 {
+			score = 0
+		}
+	}
+	a.timeouts.Store(math.Float64bits(score))
 }
 
+// accepts reports whether the callee does, as far as is known. Where the clock was set it does not.
 func (a *acceptance) accepts(now time.Time) bool {
-	return a.holds.Load() && now.UnixNano()-a.answered.Load() < int64(silent)
+	if !a.holds.Load() || math.Float64frombits(a.timeouts.Load()) > mostTimeouts {
+		return false
+	}
+	silence := time.Duration(now.UnixNano() - a.answered.Load())
+	return -silent < silence && silence < silent
 }
 
 // WithoutHandover counts requests as in flight also while their handlers wait for callees that hold their own load, for
 // servers whose limit is to bound all that is there: one that was given, and not found. By default, what such a callee has
-// in its line is no load of its caller.
+// in its line is no load of its caller. Requests for streams are in flight in any case while a message is worked on.
 func WithoutHandover() ClientOption {
 	return clientOptionFunc(func(p *clientPolicy) error {
 		p.withoutHandover = true
@@ -48,22 +83,34 @@ func WithoutHandover() ClientOption {
 	})
 }
 
-// handOver hands over to a callee that accepts, until the call is closed. A hedge hands over nothing: its call has.
+// handOver hands over to where an attempt goes, if that accepts, until the attempt ends. A hedge hands over nothing: its
+// call has.
 func (d *dispatch) handOver(to *standing, now time.Time) {
 	if d.hedge || !d.call.unary || d.call.policy.withoutHandover || !to.acceptance.accepts(now) {
 		return
 	}
+	handover := limiter.HandOver(d.call.ctx) // not under mu: it looks into a context
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.closed && d.handover == (limiter.Handover{}) {
-		d.handover = limiter.HandOver(d.call.ctx)
+	if !d.closed {
+		handover, d.handover = d.handover, handover
 	}
+	d.mu.Unlock()
+	handover.TakeBack()
 }
 
-// close takes back what was handed over.
+// takeBack takes back what was handed over, if anything was.
+func (d *dispatch) takeBack() {
+	d.mu.Lock()
+	handover := d.handover
+	d.handover = limiter.Handover{}
+	d.mu.Unlock()
+	handover.TakeBack()
+}
+
+// close takes back what is handed over, now and later.
 func (d *dispatch) close() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.closed = true
-	d.handover.TakeBack()
+	d.mu.Unlock()
+	d.takeBack()
 }

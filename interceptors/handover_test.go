@@ -10,15 +10,19 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/spillway-go/spillway/limiter"
 )
 
-// relay is a protected server whose handler calls another server, and that other one, whose answers take a second and
-// carry a trailer.
+// relay is a protected server whose handler calls another server, and that other one, whose answers take a quarter of a
+// second and carry a trailer.
 type relay struct {
 	front   *pair
 	trailer metadata.MD // of the next answers
@@ -26,6 +30,13 @@ type relay struct {
 }
 
 func newRelay(t *testing.T, fronts []Option, dial ...grpc.DialOption) *relay {
+	t.Helper()
+	return relayTo(t, nil, fronts, dial...)
+}
+
+// relayTo is the same with options for the other server.
+func relayTo(t *testing.T, behinds []grpc.ServerOption, fronts []Option, dial ...grpc.DialOption) *relay {
+	t.Helper()
 	r := &relay{takes: time.Second / 4}
 	behind, _ := serve(t, &service{unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
 		if err := grpc.SetTrailer(ctx, r.trailer); err != nil {
@@ -33,7 +44,7 @@ func newRelay(t *testing.T, fronts []Option, dial ...grpc.DialOption) *relay {
 		}
 		time.Sleep(r.takes)
 		return &testpb.SimpleResponse{}, nil
-	}}, nil, dial...)
+	}}, behinds, dial...)
 	callee := testpb.NewTestServiceClient(behind)
 	r.front = connect(t, &service{unary: func(ctx context.Context, req *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
 		return callee.UnaryCall(ctx, req)
@@ -41,8 +52,8 @@ func newRelay(t *testing.T, fronts []Option, dial ...grpc.DialOption) *relay {
 	return r
 }
 
-// ask sends n requests at a time, and returns how many of them are in flight, and how many calls were handed over, while
-// they wait for the callee.
+// ask sends n requests at a time, and returns how many of them are in flight, and how many handed over, while they wait for
+// the callee.
 func (r *relay) ask(t *testing.T, n int) (inFlight, handedOver int) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -133,6 +144,122 @@ func TestAFrozenCalleeIsBoundedAgain(t *testing.T) {
 		}
 		all.Wait()
 	})
+}
+
+// Calls that wait here for one of the two streams that a callee allows at a time are not there: what runs into its deadline
+// again and again is bounded here, though the callee answers, and says that it holds its load.
+func TestWhatRunsIntoItsDeadlineIsBoundedHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limited = 5
+		r := relayTo(t, []grpc.ServerOption{grpc.MaxConcurrentStreams(2)}, limit(limited), DialOptions(WithoutBreaker())...)
+		r.trailer, r.takes = marked, 40*time.Millisecond
+		r.ask(t, 1)
+		var all sync.WaitGroup
+		worst := 0
+		for n := range 1000 {
+			time.Sleep(10 * time.Millisecond)
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				defer cancel()
+				_, _ = r.front.UnaryCall(ctx, &testpb.SimpleRequest{})
+			})
+			if n > 300 {
+				worst = max(worst, r.front.server.Limiter().Stats().HandedOver)
+			}
+		}
+		all.Wait()
+		if worst > 2*limited {
+			t.Errorf("up to %d handed over that wait for a stream, want about none", worst)
+		}
+		if good := r.front.server.Limiter().Stats().Outcomes[limiter.OK]; good < 250 {
+			t.Errorf("%d requests of the 500 that the callee has time for were served, want 250", good)
+		}
+	})
+}
+
+// A callee accepts that speaks of its load itself, answers, and in time.
+func TestWhoAccepts(t *testing.T) {
+	ours := func() error { // a refusal of this package, of whomever
+		st, err := status.New(codes.ResourceExhausted, messageOverloaded).WithDetails(&errdetails.ErrorInfo{Domain: Domain})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Err()
+	}()
+	speaks, late := news{mark: .1}, status.Error(codes.DeadlineExceeded, "late")
+	type end struct {
+		err   error
+		n     news
+		times int
+	}
+	for name, c := range map[string]struct {
+		ends  []end
+		after time.Duration
+		want  bool
+	}{
+		"one that nothing is known of":             {nil, 0, false},
+		"one that says nothing of its load":        {[]end{{nil, news{}, 100}}, 0, false},
+		"one that hands on a refusal of another":   {[]end{{ours, news{}, 100}}, 0, false},
+		"one that has spoken of its load":          {[]end{{nil, speaks, 1}, {nil, news{}, 100}}, 0, true},
+		"one that refuses, and has spoken":         {[]end{{nil, speaks, 1}, {ours, news{}, 100}}, 0, true},
+		"one that is late now and then":            {[]end{{nil, speaks, 10}, {late, news{}, 4}, {nil, speaks, 1}}, 0, true},
+		"one that lets calls run into deadlines":   {[]end{{nil, speaks, 10}, {late, news{}, 6}, {nil, speaks, 1}}, 0, false},
+		"the same, when it is in time again":       {[]end{{nil, speaks, 10}, {late, news{}, 6}, {nil, speaks, 50}}, 0, true},
+		"one that was silent":                      {[]end{{nil, speaks, 10}}, silent, false},
+		"one whose calls are cancelled":            {[]end{{nil, speaks, 1}, {status.Error(codes.Canceled, ""), news{}, 100}}, 0, true},
+		"one that answered before a clock was set": {[]end{{nil, speaks, 10}}, -time.Hour, false},
+	} {
+		now := time.Now()
+		var s standing
+		for _, e := range c.ends {
+			for range e.times {
+				s.learn(limiter.Critical, now, now, e.err, e.n, throttleBack)
+			}
+		}
+		if got := s.acceptance.accepts(now.Add(c.after)); got != c.want {
+			t.Errorf("%s accepts: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// What is handed over to one backend is in flight again when the attempt there ends, and while the next has not begun.
+func TestAnAttemptTakesBack(t *testing.T) {
+	l, err := limiter.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := l.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Release(limiter.OK)
+	want := func(when string, handedOver int) {
+		t.Helper()
+		if s := l.Stats(); s.HandedOver != handedOver || s.InFlight != 1-handedOver {
+			t.Errorf("%s: %d in flight and %d handed over, want %d handed over", when, s.InFlight, s.HandedOver, handedOver)
+		}
+	}
+	ctx := limiter.ContextWithPermit(t.Context(), l, limiter.Critical, p)
+	client := newClient(t)
+	c, err := client.begin(ctx, client.policy.Load(), client.callees.of("", "/a.B/C"), "", "/a.B/C", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	var accepts, other standing
+	accepts.acceptance.learn(now, nil, news{mark: .1})
+	c.dispatch.handOver(&accepts, now)
+	want("at one that accepts", 1)
+	c.dispatch.ends(sending{to: &accepts, began: now}, balancer.DoneInfo{})
+	want("between two attempts", 0)
+	c.dispatch.handOver(&other, now)
+	want("at one that does not", 0)
+	c.dispatch.handOver(&accepts, now)
+	want("at one that accepts again", 1)
+	c.close()
+	want("after the call", 0)
+	c.dispatch.handOver(&accepts, now)
+	want("when nobody is left to take back", 0)
 }
 
 // chance draws times of a given mean, exponentially distributed.

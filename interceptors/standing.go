@@ -32,9 +32,7 @@ func (s *standing) learn(criticality limiter.Criticality, now, sent time.Time, e
 		s.pressed.Store(n.pressure > 0)
 		s.detours[level].learn(now, n.mark)
 	}
-	if isAnswer(err) {
-		s.acceptance.learn(now, from == spillway || n != news{})
-	}
+	s.acceptance.learn(now, err, n)
 	if n.mark > 0 && !s.marks.Load() {
 		s.marks.Store(true)
 	}

@@ -44,7 +44,7 @@ func (l *Limiter) control(now time.Duration) {
 	hidden := l.dry.hides(found)
 	sample.Work, sample.Useful = l.methods.observe(&l.left, l.pace, sample)
 	l.left.forget()
-	l.memory.learn(sample)
+	l.memory.learn(sample, l.handed.Load())
 	l.pace.observe(sample, slack, bounded)
 	if !hidden {
 		l.pace.learn(sample)
@@ -78,7 +78,9 @@ func (l *Limiter) control(now time.Duration) {
 func (l *Limiter) setLimit(now time.Duration) {
 	limit := min(max(l.wanted, l.dry.floor), l.config.maxLimit)
 	l.line.most = math.MaxInt
+	l.room.Store(int64(l.memory.room))
 	if room := l.memory.room; room > 0 {
+		room = max(1, room-int(l.handed.Load()))
 		limit = max(l.config.minLimit, min(limit, room))
 		l.line.most = max(shortLine, room-limit, room/8)
 	}

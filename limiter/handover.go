@@ -13,18 +13,19 @@ import (
 // Work may wait for several callees at a time: it is in flight again when the last has been taken back, at once, since it
 // was admitted before. What it does meanwhile is not counted, as far as it takes no longer than the callees.
 //
-// HandOver does nothing for work that came neither through package interceptors nor with [ContextWithPermit]. The
-// interceptors of callers do it for unary calls to callees that have been heard to hold their load. It is safe for
-// concurrent use.
+// HandOver does nothing for the work of a dry run, for work that came neither through the unary interceptor nor with
+// [ContextWithPermit], and where there is no memory for more requests than are there ([WithMemory]). The interceptors of
+// callers do it for unary calls to callees that hold their load, as far as is known. It is safe for concurrent use.
 func HandOver(ctx context.Context) Handover {
 	a := admittedFrom(ctx)
-	if a == nil || a.permit == (Permit{}) {
+	if a == nil || a.permit.shard == nil {
+		return Handover{}
+	}
+	l := a.permit.shard.limiter
+	if room := l.room.Load(); room > 0 && l.inside() >= room {
 		return Handover{}
 	}
 	a.handed.over(a.permit)
-	if a.limiter != nil {
-		a.limiter.handed.Add(1)
-	}
 	return Handover{a}
 }
 
@@ -33,15 +34,13 @@ type Handover struct{ of *admitted }
 
 // TakeBack ends the wait. It is to be called once, also after the permit was released.
 func (h Handover) TakeBack() {
-	a := h.of
-	if a == nil {
-		return
-	}
-	a.handed.back(a.permit)
-	if a.limiter != nil {
-		a.limiter.handed.Add(-1)
+	if h.of != nil {
+		h.of.handed.back(h.of.permit)
 	}
 }
+
+// inside returns how many requests are in flight or handed over.
+func (l *Limiter) inside() int64 { return int64(l.load.inFlight()) + l.handed.Load() }
 
 // handed counts the callees that the work of a permit waits for at a time.
 type handed struct {
@@ -53,25 +52,19 @@ func (h *handed) over(p Permit) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.n++; h.n == 1 {
-		p.inEarnest().Suspend()
+		p.shard.limiter.handed.Add(1)
+		p.Suspend()
 	}
 }
 
 func (h *handed) back(p Permit) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.n == 0 { // it was taken back twice
+		return
+	}
 	if h.n--; h.n == 0 {
-		p.inEarnest().Resume()
+		p.Resume()
+		p.shard.limiter.handed.Add(-1)
 	}
-}
-
-// inEarnest returns the permit itself, or what a dry run has of one by now. Its place in the line it keeps: it works on.
-func (p Permit) inEarnest() Permit {
-	if p.dry == nil {
-		return p
-	}
-	l := p.dry.limiter
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return p.dry.permit
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,7 +33,7 @@ func TestWhatIsHandedOverIsNotInFlight(t *testing.T) {
 	ctx, p := working(t, l, Request{})
 	first := HandOver(ctx)
 	second := HandOver(context.WithValue(ctx, waiterKey{}, 1))
-	wantInFlight(t, l, 0, 2)
+	wantInFlight(t, l, 0, 1)
 	other := mustAcquire(t, l)
 	first.TakeBack()
 	wantInFlight(t, l, 1, 1)
@@ -85,26 +86,88 @@ func TestTheCalleesTimeIsNotTheCallers(t *testing.T) {
 	})
 }
 
-// A dry run hands over the permit that it has, and keeps its place in the line.
-func TestADryRunHandsOver(t *testing.T) {
+// The work of a dry run hands over nothing: its permit may be another's before it is taken back.
+func TestADryRunHandsOverNothing(t *testing.T) {
 	l := mustNew(t, WithFixedLimit(1))
 	ctx, p := working(t, l, Request{DryRun: true})
-	waits, q := working(t, l, Request{DryRun: true})
-	h := HandOver(waits)
-	if s := l.Stats(); s.InFlight != 1 || s.Line != 1 {
-		t.Errorf("%d in flight and %d in line, want 1 and 1", s.InFlight, s.Line)
-	}
+	HandOver(ctx)
+	wantInFlight(t, l, 1, 0)
+	p.Release(OK)
+	wantEmpty(t, l)
+}
+
+// A handover that is taken back twice takes nothing from the next.
+func TestAHandoverTakenBackTwice(t *testing.T) {
+	l := mustNew(t, WithFixedLimit(1))
+	ctx, p := working(t, l, Request{})
+	h := HandOver(ctx)
+	h.TakeBack()
 	h.TakeBack()
 	h = HandOver(ctx)
-	if s := l.Stats(); s.InFlight != 1 || s.Line != 0 { // the other has its permit now
-		t.Errorf("%d in flight and %d in line, want 1 and none", s.InFlight, s.Line)
-	}
+	wantInFlight(t, l, 0, 1)
 	h.TakeBack()
-	if s := l.Stats(); s.InFlight != 2 {
-		t.Errorf("%d in flight, want 2", s.InFlight)
-	}
+	wantInFlight(t, l, 1, 0)
 	p.Release(OK)
-	q.Release(OK)
+	wantEmpty(t, l)
+}
+
+// No more requests are inside than there is memory for, whether they are in flight or handed over.
+func TestHandingOverKeepsToMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const each, room = 1 << 20, 20 // of which a fifth stays free
+		var inside, allocated, most atomic.Int64
+		l := mustNew(t, WithMemory(func() Memory {
+			return Memory{Used: uint64(inside.Load()*each + 1), Limit: room * each, Allocated: uint64(allocated.Load())}
+		}))
+		ask := func(waits time.Duration) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			p, err := l.Acquire(ctx)
+			if err != nil {
+				return
+			}
+			allocated.Add(each)
+			if n := inside.Add(1); n > most.Load() {
+				most.Store(n)
+			}
+			time.Sleep(10 * time.Millisecond)
+			h := HandOver(ContextWithPermit(ctx, l, Critical, p))
+			time.Sleep(waits)
+			h.TakeBack()
+			inside.Add(-1)
+			p.Release(OK)
+		}
+		for range 100 {
+			ask(0)
+		}
+		var all sync.WaitGroup
+		for range 3000 { // 30 at a time, were all let in
+			all.Go(func() { ask(300 * time.Millisecond) })
+			time.Sleep(10 * time.Millisecond)
+		}
+		all.Wait()
+		if n := most.Load(); n > room {
+			t.Errorf("%d requests inside at a time, want the %d that there is memory for", n, room)
+		}
+		wantInFlight(t, l, 0, 0)
+	})
+}
+
+// Work may end while a callee is taken back: what is in flight is right all the time.
+func TestTakingBackWhileTheWorkEnds(t *testing.T) {
+	l := mustNew(t, WithFixedLimit(1000))
+	for range 5000 {
+		ctx, p := working(t, l, Request{})
+		h := HandOver(ctx)
+		var all sync.WaitGroup
+		all.Go(h.TakeBack)
+		all.Go(func() { p.Release(OK) })
+		if n := l.load.inFlight(); n > 1 {
+			t.Fatalf("%d in flight, want 1 at most", n)
+		}
+		all.Wait()
+	}
+	wantInFlight(t, l, 0, 0)
 	wantEmpty(t, l)
 }
 

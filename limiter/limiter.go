@@ -85,7 +85,8 @@ type Limiter struct {
 	scarce atomic.Bool // memory is what holds the limit down
 
 	pressure atomic.Pointer[pressure] // nil: none
-	handed   atomic.Int64             // calls that work waits for elsewhere
+	handed   atomic.Int64             // requests that wait elsewhere; see handover.go
+	room     atomic.Int64             // that memory has, for requests in flight and handed over; 0: any number
 
 	// For marks; see mark.go: what newcomers have to expect, the nanoseconds between two ends of requests, and how many
 	// may be in flight in calm times, both as float64.
@@ -312,7 +313,7 @@ func (l *Limiter) suspend(p Permit) {
 
 // resume puts it back, above the limit if need be: it was admitted before.
 func (l *Limiter) resume(p Permit) {
-	l.load.force(p.shard.resume(p, l.now()))
+	p.shard.resume(p, l.now())
 }
 
 // load is what is in flight, by weight (low half), and the number who wait (high half) in one word.

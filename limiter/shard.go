@@ -36,7 +36,7 @@ type slot struct {
 	paused     bool
 	at         place
 	work       float64       // as was counted when it came
-	came       time.Duration // when it asked; start - came is its wait in the line
+	came       time.Duration // when it asked; start - came is its wait in the line, and elsewhere
 	start      time.Duration // when the work started; a pause moves it forward
 	deadline   time.Duration // 0: none
 	pausedAt   time.Duration
@@ -134,7 +134,7 @@ func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (inFlight i
 	}
 	switch outcome {
 	case Late:
-		// What lost its time in the line is no sign that too much is in flight.
+		// What lost its time in the line, or elsewhere, is no sign that too much is in flight.
 		if stay > held.start-held.came {
 			s.window.late += int64(held.weight)
 		}
@@ -202,19 +202,19 @@ func (s *shard) pause(p Permit, now time.Duration) int32 {
 	return held.weight
 }
 
-// resume undoes pause, and returns what is in flight again.
-func (s *shard) resume(p Permit, now time.Duration) int32 {
+// resume undoes pause. What is in flight again is counted before anybody can release it.
+func (s *shard) resume(p Permit, now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	held := &s.slots[p.slot]
 	if held.generation != p.generation || !held.paused {
-		return 0
+		return
 	}
 	held.paused = false
 	held.count(1)
 	held.start += now - held.pausedAt
 	s.meter.Resume(now, int(held.weight))
-	return held.weight
+	s.limiter.load.force(held.weight)
 }
 
 // wait counts a request that comes and has to wait.

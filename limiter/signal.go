@@ -79,7 +79,7 @@ func (l *Limiter) sense(now time.Duration) {
 	}
 	if heard, ok := s.ask(); ok && heard != s.last {
 		l.mu.Lock()
-		if l.memory.observe(heard, heard.Used != s.last.Used, l.load.inFlight()) {
+		if l.memory.observe(heard, heard.Used != s.last.Used, int(l.inside())) {
 			l.setLimit(now)
 		}
 		l.mu.Unlock()

@@ -6,7 +6,7 @@ import (
 	"github.com/spillway-go/spillway/feedback"
 )
 
-// memory learns for how many requests there is memory.
+// memory learns for how many requests there is memory. Those that are inside are in flight, or handed over.
 //
 // A request holds at most what it allocates, and those in flight for a stay hold what the last collection of garbage
 // found. So there is room for those, and for as many more as can each take all that one allocates. Of these fill may
@@ -16,8 +16,8 @@ import (
 // as would fit if each held it all.
 type memory struct {
 	heard Memory
-	mean  float64 // requests in flight in the last window, which is as long as a stay
-	held  float64 // requests in flight that the last collection saw
+	mean  float64 // requests inside in the last window, which is as long as a stay
+	held  float64 // requests inside that the last collection saw
 
 	counted   uint64  // allocated before the open window
 	allocated float64 // in the windows remembered
@@ -31,9 +31,9 @@ const (
 	memoryWindows = 8   // how many are remembered of what requests allocate
 )
 
-// learn takes in a window that has closed.
-func (m *memory) learn(s feedback.Sample) {
-	m.mean = s.Concurrency()
+// learn takes in a window that has closed, and how many requests wait elsewhere.
+func (m *memory) learn(s feedback.Sample, handed int64) {
+	m.mean = s.Concurrency() + float64(handed)
 	m.allocated += m.fresh() - m.allocated/memoryWindows
 	m.done += float64(s.Completions) - m.done/memoryWindows
 	m.counted = m.heard.Allocated
@@ -43,25 +43,25 @@ func (m *memory) learn(s feedback.Sample) {
 func (m *memory) fresh() float64 { return max(0, float64(m.heard.Allocated)-float64(m.counted)) }
 
 // observe takes in what was heard, and whether a collection has been since; it reports whether the room has changed.
-func (m *memory) observe(heard Memory, collected bool, inFlight int) bool {
+func (m *memory) observe(heard Memory, collected bool, inside int) bool {
 	if m.heard == (Memory{}) {
 		m.counted = heard.Allocated // before the first request
-	} else if inFlight == 0 && heard.Allocated > m.heard.Allocated {
+	} else if inside == 0 && heard.Allocated > m.heard.Allocated {
 		m.counted += heard.Allocated - m.heard.Allocated // by something else: no request was there
 	}
 	m.heard = heard
 	if collected {
-		m.held = min(float64(inFlight), m.mean)
+		m.held = min(float64(inside), m.mean)
 	}
 	before := m.room
-	m.room = m.fits(float64(inFlight))
+	m.room = m.fits(float64(inside))
 	return m.room != before
 }
 
 // fits returns how many requests may be inside.
-func (m *memory) fits(inFlight float64) int {
+func (m *memory) fits(inside float64) int {
 	limit, used := float64(m.heard.Limit), float64(m.heard.Used)
-	each := (m.allocated + m.fresh()) / (m.done + inFlight)
+	each := (m.allocated + m.fresh()) / (m.done + inside)
 	if limit == 0 || !(each > 0) || math.IsInf(each, 1) {
 		return 0
 	}

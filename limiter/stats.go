@@ -8,7 +8,7 @@ type Stats struct {
 	InFlight   int // requests in flight, by weight
 	Line       int // requests that wait
 	DryRun     int // requests of dry runs under way that have no permit
-	HandedOver int // callees that requests wait for and are not in flight meanwhile; see [HandOver]
+	HandedOver int // requests that are not in flight because they wait elsewhere; see [HandOver]
 
 	Admitted uint64           // permits given since the start
 	Refused  [reasons]uint64  // requests refused since the start, by Reason, also those that only a dry run would have
