@@ -39,9 +39,7 @@ func relayTo(t *testing.T, behinds []grpc.ServerOption, fronts []Option, dial ..
 	t.Helper()
 	r := &relay{takes: time.Second / 4}
 	behind, _ := serve(t, &service{unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
-		if err := grpc.SetTrailer(ctx, r.trailer); err != nil {
-			t.Error(err)
-		}
+		_ = grpc.SetTrailer(ctx, r.trailer) // it fails where the caller has gone
 		time.Sleep(r.takes)
 		return &testpb.SimpleResponse{}, nil
 	}}, behinds, dial...)
@@ -323,6 +321,8 @@ func TestAnOverloadedCalleeCostsItsOwnMethodOnly(t *testing.T) {
 			})
 		})
 		all.Wait()
+		t.Logf("%.3f of the requests with a callee were served, %.3f of the others; the limit is %d",
+			calling.part(), alone.part(), front.server.Limiter().Stats().Limit)
 		if good := calling.part(); good < .42 {
 			t.Errorf("%.3f of the requests whose callee can serve half of them were served, want .42", good)
 		}
