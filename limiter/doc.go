@@ -18,5 +18,7 @@
 // The line is sized by Little's law: someone at place k waits about k / X, where X is the rate at which work is
 // finished, so a request gets a place only where k / X and its own service time fit in the time it has left.
 //
+// A request that waits for a service which holds its own load is not in flight meanwhile: [HandOver].
+//
 // Nothing here knows of gRPC; package interceptors puts a Limiter in front of a gRPC server.
 package limiter
