@@ -183,3 +183,18 @@ func ExampleWithHedging() {
 	fmt.Println(client.ServiceConfig())
 	// Output: {"loadBalancingConfig":[{"spillway_backends":{"childPolicy":[{"pick_first":{}}]}}],"methodConfig":[{"name":[{"service":"acme.v1.Shop","method":"Browse"}],"retryPolicy":{"maxAttempts":3,"initialBackoff":"0.1s","maxBackoff":"1s","backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}],"retryThrottling":{"maxTokens":20,"tokenRatio":0.05}}
 }
+
+// A server that calls another has a limit for its own work: what stands in the line of the other is not in flight here.
+func ExampleWithoutHandover() {
+	for _, opts := range [][]interceptors.ClientOption{nil, {interceptors.WithoutHandover()}} {
+		client, err := interceptors.NewClient(opts...)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(client.Settings().Handover)
+	}
+	// Output:
+	// true
+	// false
+}

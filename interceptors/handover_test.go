@@ -2,7 +2,6 @@ package interceptors
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -343,21 +342,6 @@ func (n *tallied) count(err error) {
 }
 
 func (n *tallied) part() float64 { return float64(n.good.Load()) / float64(n.all.Load()) }
-
-// A server that calls another has a limit for its own work: what stands in the line of the other is not in flight here.
-func ExampleWithoutHandover() {
-	for _, opts := range [][]ClientOption{nil, {WithoutHandover()}} {
-		client, err := NewClient(opts...)
-		if err != nil {
-			fmt.Println(err)
-			return
-		}
-		fmt.Println(client.Settings().Handover)
-	}
-	// Output:
-	// true
-	// false
-}
 
 // The way through a handover costs a call nothing where there is none to hand over for.
 func TestHandingOverAllocatesNothing(t *testing.T) {

@@ -123,3 +123,28 @@ func ExampleTenantNamed() {
 	// <nil>
 	// <nil>
 }
+
+// A handler that waits for a service with a limit of its own.
+func ExampleHandOver() {
+	l, err := limiter.New()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	// The interceptors do this.
+	permit, err := l.Acquire(context.Background())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer permit.Release(limiter.OK)
+	ctx := limiter.ContextWithPermit(context.Background(), l, limiter.Critical, permit)
+
+	waiting := limiter.HandOver(ctx)
+	fmt.Println("in flight while it waits:", l.Stats().InFlight)
+	waiting.TakeBack()
+	fmt.Println("in flight after:", l.Stats().InFlight)
+	// Output:
+	// in flight while it waits: 0
+	// in flight after: 1
+}

@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -187,29 +186,4 @@ func TestHandingOverAtTheSameTime(t *testing.T) {
 	wantInFlight(t, l, 1, 0)
 	p.Release(OK)
 	wantEmpty(t, l)
-}
-
-// A handler that waits for a service with a limit of its own.
-func ExampleHandOver() {
-	l, err := New()
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	// The interceptors do this.
-	permit, err := l.Acquire(context.Background())
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer permit.Release(OK)
-	ctx := ContextWithPermit(context.Background(), l, Critical, permit)
-
-	waiting := HandOver(ctx)
-	fmt.Println("in flight while it waits:", l.Stats().InFlight)
-	waiting.TakeBack()
-	fmt.Println("in flight after:", l.Stats().InFlight)
-	// Output:
-	// in flight while it waits: 0
-	// in flight after: 1
 }
