@@ -185,8 +185,8 @@ func ExampleWithHedging() {
 }
 
 // A server that calls another has a limit for its own work: what stands in the line of the other is not in flight here.
-func ExampleWithoutHandover() {
-	for _, opts := range [][]interceptors.ClientOption{nil, {interceptors.WithoutHandover()}} {
+func ExampleWithHandover() {
+	for _, opts := range [][]interceptors.ClientOption{nil, {interceptors.WithHandover()}} {
 		client, err := interceptors.NewClient(opts...)
 		if err != nil {
 			fmt.Println(err)
@@ -195,6 +195,6 @@ func ExampleWithoutHandover() {
 		fmt.Println(client.Settings().Handover)
 	}
 	// Output:
-	// true
 	// false
+	// true
 }

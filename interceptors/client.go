@@ -39,7 +39,7 @@ type clientPolicy struct {
 	deadlines deadlines
 	fallbacks fallbacks
 
-	withoutBreaker, withoutHandover bool
+	withoutBreaker, handover bool
 }
 
 // DialOptions returns what a caller of protected servers needs, for [grpc.NewClient]. It needs no options. It panics on

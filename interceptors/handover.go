@@ -11,8 +11,8 @@ import (
 	"github.com/spillway-go/spillway/limiter"
 )
 
-// A request hands over what there is to be done for it when its handler makes a unary call to a callee that holds its own
-// load: one that says how much it has, in trailers of its own. What waits there is bounded there, so that the request is
+// With [WithHandover] a request hands over what there is to be done for it when its handler makes a unary call to a callee
+// that holds its own load: one that says how much it has, in trailers of its own. What waits there is bounded there, so that the request is
 // not in flight here meanwhile: see [limiter.HandOver].
 //
 // The responsibility is handed over only to who accepts it. A callee that never spoke of its load may have no bound. One
@@ -73,12 +73,14 @@ func (a *acceptance) accepts(now time.Time) bool {
 	return -silent < silence && silence < silent
 }
 
-// WithoutHandover counts requests as in flight also while their handlers wait for callees that hold their own load, for
-// servers whose limit is to bound all that is there: one that was given, and not found. By default, what such a callee has
-// in its line is no load of its caller. Requests for streams are in flight in any case while a message is worked on.
-func WithoutHandover() ClientOption {
+// WithHandover takes requests out of flight while their handlers make unary calls to callees that hold their own load: by
+// marks or pressure that they speak of, and deadlines that they keep. It is for servers of several methods: one callee that
+// is overloaded then costs no method that does not call it. The default is that all are in flight until they are answered,
+// so that the limit comes down to what the callees can do, and says no for them. Requests for streams are in flight in any
+// case while a message is worked on.
+func WithHandover() ClientOption {
 	return clientOptionFunc(func(p *clientPolicy) error {
-		p.withoutHandover = true
+		p.handover = true
 		return nil
 	})
 }
@@ -86,7 +88,7 @@ func WithoutHandover() ClientOption {
 // handOver hands over to where an attempt goes, if that accepts, until the attempt ends. A hedge hands over nothing: its
 // call has.
 func (d *dispatch) handOver(to *standing, now time.Time) {
-	if d.hedge || !d.call.unary || d.call.policy.withoutHandover || !to.acceptance.accepts(now) {
+	if d.hedge || !d.call.unary || !d.call.policy.handover || !to.acceptance.accepts(now) {
 		return
 	}
 	handover := limiter.HandOver(d.call.ctx) // not under mu: it looks into a context

@@ -80,12 +80,12 @@ var marked = metadata.Pairs(MarkTrailer, "1;m=50")
 // Requests hand over to a callee that was heard to hold its load, as long as it answers, and whatever it says then. The
 // same with gRPC's own load balancing as with ours, which tells backends apart.
 func TestRequestsAreHandedOverToWhoAccepts(t *testing.T) {
-	client, err := NewClient()
+	client, err := NewClient(WithHandover())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, dial := range map[string][]grpc.DialOption{
-		"backends apart":   DialOptions(),
+		"backends apart":   DialOptions(WithHandover()),
 		"interceptor only": {grpc.WithUnaryInterceptor(client.UnaryInterceptor())},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -109,10 +109,10 @@ func TestRequestsAreHandedOverToWhoAccepts(t *testing.T) {
 	}
 }
 
-// With WithoutHandover a limit bounds all.
+// By default all are in flight.
 func TestWithoutHandover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRelay(t, limit(100), DialOptions(WithoutHandover())...)
+		r := newRelay(t, nil, DialOptions()...)
 		r.trailer = marked
 		r.ask(t, 1)
 		r.want(t, "it has marked", 3, 0)
@@ -123,7 +123,7 @@ func TestWithoutHandover(t *testing.T) {
 func TestAFrozenCalleeIsBoundedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limited = 5
-		r := newRelay(t, limit(limited), DialOptions()...)
+		r := newRelay(t, limit(limited), DialOptions(WithHandover())...)
 		r.trailer = marked
 		r.ask(t, 1)
 		r.takes = time.Minute
@@ -148,7 +148,7 @@ func TestAFrozenCalleeIsBoundedAgain(t *testing.T) {
 // all would come too late.
 func TestWhatRunsIntoItsDeadlineIsBoundedHere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := relayTo(t, []grpc.ServerOption{grpc.MaxConcurrentStreams(2)}, limit(5), DialOptions(WithoutBreaker())...)
+		r := relayTo(t, []grpc.ServerOption{grpc.MaxConcurrentStreams(2)}, limit(5), DialOptions(WithoutBreaker(), WithHandover())...)
 		r.trailer, r.takes = marked, 40*time.Millisecond
 		r.ask(t, 1)
 		var all sync.WaitGroup
@@ -230,7 +230,7 @@ func TestAnAttemptTakesBack(t *testing.T) {
 		}
 	}
 	ctx := limiter.ContextWithPermit(t.Context(), l, limiter.Critical, p)
-	client := newClient(t)
+	client := newClient(t, WithHandover())
 	c, err := client.begin(ctx, client.policy.Load(), client.callees.of("", "/a.B/C"), "", "/a.B/C", true)
 	if err != nil {
 		t.Fatal(err)
@@ -283,7 +283,7 @@ func TestAnOverloadedCalleeCostsItsOwnMethodOnly(t *testing.T) {
 		dice := chance{rng: rand.New(rand.NewPCG(1, 2))}
 		there, here := dice.workers(2), dice.workers(8)
 		conn, _ := serve(t, &service{empty: func(context.Context) error { there(); return nil }},
-			newServer(t).ServerOptions(), DialOptions()...)
+			newServer(t).ServerOptions(), DialOptions(WithHandover())...)
 		behind := testpb.NewTestServiceClient(conn)
 		front := connect(t, &service{
 			unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {

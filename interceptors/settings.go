@@ -157,7 +157,7 @@ func (c *Client) Settings() ClientSettings {
 		LeastDeadline: p.deadlines.least,
 		MostDeadline:  p.deadlines.most,
 		Breaker:       !p.withoutBreaker,
-		Handover:      !p.withoutHandover,
+		Handover:      p.handover,
 		Fallbacks:     len(p.fallbacks),
 	}
 }

@@ -99,7 +99,7 @@ func ExampleClient_SetOptions() {
 	fmt.Println(client.SetOptions(interceptors.WithCriticalityCeiling(limiter.CriticalPlus)))
 	fmt.Printf("%+v\n", client.Settings())
 	// Output:
-	// {Ceiling:CRITICAL Baggage:false LeastDeadline:1s MostDeadline:5m0s Breaker:true Handover:true Fallbacks:0}
+	// {Ceiling:CRITICAL Baggage:false LeastDeadline:1s MostDeadline:5m0s Breaker:true Handover:false Fallbacks:0}
 	// <nil>
-	// {Ceiling:CRITICAL_PLUS Baggage:false LeastDeadline:1s MostDeadline:5m0s Breaker:true Handover:true Fallbacks:0}
+	// {Ceiling:CRITICAL_PLUS Baggage:false LeastDeadline:1s MostDeadline:5m0s Breaker:true Handover:false Fallbacks:0}
 }

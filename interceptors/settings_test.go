@@ -545,7 +545,7 @@ func TestClientSettings(t *testing.T) {
 	c := newClient(t)
 	incoming := metadata.NewIncomingContext(t.Context(), metadata.Pairs(CriticalityHeader, "CRITICAL_PLUS"))
 	with := func(ceiling limiter.Criticality, baggage bool) ClientSettings {
-		return ClientSettings{Ceiling: ceiling, Baggage: baggage, LeastDeadline: time.Second, MostDeadline: 5 * time.Minute, Breaker: true, Handover: true}
+		return ClientSettings{Ceiling: ceiling, Baggage: baggage, LeastDeadline: time.Second, MostDeadline: 5 * time.Minute, Breaker: true}
 	}
 	for _, step := range []struct {
 		opts []ClientOption
