@@ -11,17 +11,16 @@ import (
 
 // Spillway on both sides keeps its bars. What is there to be done is done, and little is sent only to be refused, or again;
 // as soon as there is room for all, all are served. Where runs of one seed differ by much, since servers choose between
-// calls of one instant, they take three or four times as long. The aim for goodput is .95 of the ideal, which a fan has in
-// the mean and not in each run.
+// calls of one instant, they take three or four times as long. The aim for goodput is .95 of the ideal.
 func TestFleetBars(t *testing.T) {
 	for name, bar := range map[string]struct {
 		times                  int // as long as in the table
 		goodput, refused, vain float64
 	}{
-		"10x":             {3, .93, .05, .01},
-		"chain of 5":      {3, .96, .02, .03},
-		"shared callee":   {3, .96, .02, .02},
-		"fan-out of 10":   {4, .93, .02, .02},
+		"10x":             {1, .93, .05, .01},
+		"chain of 5":      {3, .95, .02, .03},
+		"shared callee":   {3, .95, .02, .02},
+		"fan-out of 10":   {4, .92, .02, .02},
 		"spike of 5x":     {1, .95, .03, .01},
 		"one slow":        {1, .97, .03, .02},
 		"one frozen":      {1, .97, .03, .02},
