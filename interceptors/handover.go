@@ -23,11 +23,11 @@ import (
 const (
 	silent = time.Second // that a callee may have answered nothing
 
-	// A callee that holds its load refuses what it cannot do in time. Of its calls, up to one in 25 may run into their
-	// deadlines all the same: each adds to the score, and each that does not takes away; five in a row are too many. That
+	// A callee that holds its load refuses what it cannot do in time. Of its calls, up to one in 13 may run into their
+	// deadlines all the same: each adds to the score, and each that does not takes away; ten in a row are too many. That
 	// trust comes back slowly keeps it from coming and going.
 	mostTimeouts = .25
-	timeoutCosts = 1. / 16
+	timeoutCosts = 1. / 32
 	inTimeEarns  = 1. / 128
 )
 
