@@ -23,10 +23,11 @@ import (
 const (
 	silent = time.Second // that a callee may have answered nothing
 
-	// A callee that holds its load refuses what it cannot do in time. Of its calls, up to one in 13 may run into their
-	// deadlines all the same: each adds to the score, and each that does not takes away; ten in a row are too many. That
-	// trust comes back slowly keeps it from coming and going.
-	mostTimeouts = .25
+	// A callee that holds its load refuses what it cannot do in time. Of its calls, up to one in five may run into
+	// their deadlines all the same: each adds to the score, and each that does not takes away; 22 in a row are too many. That
+	// trust comes back slowly keeps it from coming and going. With one in 13 a callee in front of which a limit ran far up
+	// for a while lost it.
+	mostTimeouts = .5
 	timeoutCosts = 1. / 32
 	inTimeEarns  = 1. / 128
 )

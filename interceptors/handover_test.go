@@ -193,8 +193,8 @@ func TestWhoAccepts(t *testing.T) {
 		"one that has spoken of its load":          {[]end{{nil, speaks, 1}, {nil, news{}, 100}}, 0, true},
 		"one that refuses, and has spoken":         {[]end{{nil, speaks, 1}, {ours, news{}, 100}}, 0, true},
 		"one that is late now and then":            {[]end{{nil, speaks, 10}, {late, news{}, 8}, {nil, speaks, 1}}, 0, true},
-		"one that lets calls run into deadlines":   {[]end{{nil, speaks, 10}, {late, news{}, 12}, {nil, speaks, 1}}, 0, false},
-		"the same, when it is in time again":       {[]end{{nil, speaks, 10}, {late, news{}, 12}, {nil, speaks, 50}}, 0, true},
+		"one that lets calls run into deadlines":   {[]end{{nil, speaks, 10}, {late, news{}, 30}, {nil, speaks, 1}}, 0, false},
+		"the same, when it is in time again":       {[]end{{nil, speaks, 10}, {late, news{}, 30}, {nil, speaks, 50}}, 0, true},
 		"one that was silent":                      {[]end{{nil, speaks, 10}}, silent, false},
 		"one whose calls are cancelled":            {[]end{{nil, speaks, 1}, {status.Error(codes.Canceled, ""), news{}, 100}}, 0, true},
 		"one that answered before a clock was set": {[]end{{nil, speaks, 10}}, -time.Hour, false},
@@ -322,11 +322,11 @@ func TestAnOverloadedCalleeCostsItsOwnMethodOnly(t *testing.T) {
 		all.Wait()
 		t.Logf("%.3f of the requests with a callee were served, %.3f of the others; the limit is %d",
 			calling.part(), alone.part(), front.server.Limiter().Stats().Limit)
-		if good := calling.part(); good < .42 {
-			t.Errorf("%.3f of the requests whose callee can serve half of them were served, want .42", good)
+		if good := calling.part(); good < .4 {
+			t.Errorf("%.3f of the requests whose callee can serve half of them were served, want .4", good)
 		}
-		if good := alone.part(); good < .999 {
-			t.Errorf("%.3f of the requests that need no callee were served, want .999", good)
+		if good := alone.part(); good < .95 {
+			t.Errorf("%.3f of the requests that need no callee were served, want .95", good)
 		}
 	})
 }
