@@ -152,6 +152,9 @@ func (c *call) learn(now time.Time, err error, trailer metadata.MD) {
 func (c *call) judge(a sending, now time.Time, err error, trailer metadata.MD) {
 	n, _ := parseNews(trailer)
 	a.to.learn(c.criticality, now, a.began, err, n, c.back())
+	if c.policy.handover {
+		a.to.acceptance.learn(now, err, n)
+	}
 	if !c.policy.withoutBreaker {
 		v := c.verdict(a, err)
 		c.callee.tally.add(v)

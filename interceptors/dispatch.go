@@ -99,9 +99,9 @@ func (d *dispatch) stays(refusal *notSent) {
 // the call.
 func (d *dispatch) ends(a sending, info balancer.DoneInfo) {
 	now := time.Now()
-	d.takeBack()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.takeBack()
 	switch {
 	case !info.BytesSent: // the backend has not heard of it
 		a.to.breaker.end(now, a.probe, unclear, nil)

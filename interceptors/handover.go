@@ -12,8 +12,8 @@ import (
 )
 
 // With [WithHandover] a request hands over what there is to be done for it when its handler makes a unary call to a callee
-// that holds its own load: one that says how much it has, in trailers of its own. What waits there is bounded there, so that the request is
-// not in flight here meanwhile: see [limiter.HandOver].
+// that holds its own load: one that says how much it has, in trailers of its own. What waits there is bounded there, so
+// that the request is not in flight here meanwhile: see [limiter.HandOver].
 //
 // The responsibility is handed over only to who accepts it. A callee that never spoke of its load may have no bound. One
 // that is silent has taken nothing: it may be frozen, or gone. And one that lets calls run into their deadlines has more
@@ -94,26 +94,23 @@ func (d *dispatch) handOver(to *standing, now time.Time) {
 	}
 	handover := limiter.HandOver(d.call.ctx) // not under mu: it looks into a context
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	if !d.closed {
 		handover, d.handover = d.handover, handover
 	}
-	d.mu.Unlock()
 	handover.TakeBack()
 }
 
-// takeBack takes back what was handed over, if anything was.
+// takeBack takes back what was handed over, if anything was. The caller holds mu.
 func (d *dispatch) takeBack() {
-	d.mu.Lock()
-	handover := d.handover
+	d.handover.TakeBack()
 	d.handover = limiter.Handover{}
-	d.mu.Unlock()
-	handover.TakeBack()
 }
 
 // close takes back what is handed over, now and later.
 func (d *dispatch) close() {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.closed = true
-	d.mu.Unlock()
 	d.takeBack()
 }

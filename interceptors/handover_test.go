@@ -80,10 +80,7 @@ var marked = metadata.Pairs(MarkTrailer, "1;m=50")
 // Requests hand over to a callee that was heard to hold its load, as long as it answers, and whatever it says then. The
 // same with gRPC's own load balancing as with ours, which tells backends apart.
 func TestRequestsAreHandedOverToWhoAccepts(t *testing.T) {
-	client, err := NewClient(WithHandover())
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := newClient(t, WithHandover())
 	for name, dial := range map[string][]grpc.DialOption{
 		"backends apart":   DialOptions(WithHandover()),
 		"interceptor only": {grpc.WithUnaryInterceptor(client.UnaryInterceptor())},
@@ -200,20 +197,21 @@ func TestWhoAccepts(t *testing.T) {
 		"one that answered before a clock was set": {[]end{{nil, speaks, 10}}, -time.Hour, false},
 	} {
 		now := time.Now()
-		var s standing
+		var a acceptance
 		for _, e := range c.ends {
 			for range e.times {
-				s.learn(limiter.Critical, now, now, e.err, e.n, throttleBack)
+				a.learn(now, e.err, e.n)
 			}
 		}
-		if got := s.acceptance.accepts(now.Add(c.after)); got != c.want {
+		if got := a.accepts(now.Add(c.after)); got != c.want {
 			t.Errorf("%s accepts: %v, want %v", name, got, c.want)
 		}
 	}
 }
 
-// What is handed over to one backend is in flight again when the attempt there ends, and while the next has not begun.
-func TestAnAttemptTakesBack(t *testing.T) {
+// atWork returns a limiter, and the context of work that has a permit of it for the time of the test.
+func atWork(t *testing.T) (*limiter.Limiter, context.Context) {
+	t.Helper()
 	l, err := limiter.New()
 	if err != nil {
 		t.Fatal(err)
@@ -222,14 +220,19 @@ func TestAnAttemptTakesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Release(limiter.OK)
+	t.Cleanup(func() { p.Release(limiter.OK) })
+	return l, limiter.ContextWithPermit(t.Context(), l, limiter.Critical, p)
+}
+
+// What is handed over to one backend is in flight again when the attempt there ends, and while the next has not begun.
+func TestAnAttemptTakesBack(t *testing.T) {
+	l, ctx := atWork(t)
 	want := func(when string, handedOver int) {
 		t.Helper()
 		if s := l.Stats(); s.HandedOver != handedOver || s.InFlight != 1-handedOver {
 			t.Errorf("%s: %d in flight and %d handed over, want %d handed over", when, s.InFlight, s.HandedOver, handedOver)
 		}
 	}
-	ctx := limiter.ContextWithPermit(t.Context(), l, limiter.Critical, p)
 	client := newClient(t, WithHandover())
 	c, err := client.begin(ctx, client.policy.Load(), client.callees.of("", "/a.B/C"), "", "/a.B/C", true)
 	if err != nil {
@@ -345,16 +348,7 @@ func (n *tallied) part() float64 { return float64(n.good.Load()) / float64(n.all
 
 // The way through a handover costs a call nothing where there is none to hand over for.
 func TestHandingOverAllocatesNothing(t *testing.T) {
-	l, err := limiter.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := l.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Release(limiter.OK)
-	ctx := limiter.ContextWithPermit(t.Context(), l, limiter.Critical, p)
+	_, ctx := atWork(t)
 	if n := testing.AllocsPerRun(100, func() { limiter.HandOver(ctx).TakeBack() }); n != 0 {
 		t.Errorf("%v allocations, want none", n)
 	}

@@ -32,7 +32,6 @@ func (s *standing) learn(criticality limiter.Criticality, now, sent time.Time, e
 		s.pressed.Store(n.pressure > 0)
 		s.detours[level].learn(now, n.mark)
 	}
-	s.acceptance.learn(now, err, n)
 	if n.mark > 0 && !s.marks.Load() {
 		s.marks.Store(true)
 	}

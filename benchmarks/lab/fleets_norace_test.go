@@ -11,7 +11,8 @@ import (
 
 // Spillway on both sides keeps its bars. What is there to be done is done, and little is sent only to be refused, or again;
 // as soon as there is room for all, all are served. Where runs of one seed differ by much, since servers choose between
-// calls of one instant, they take three or four times as long. The aim for goodput is .95 of the ideal.
+// calls of one instant, they take three or four times as long. The aim for goodput is .95 of the ideal. How soon goodput is
+// normal is judged of all but chains and fans, where it comes and goes around that by chance.
 func TestFleetBars(t *testing.T) {
 	for name, bar := range map[string]struct {
 		times                  int // as long as in the table
@@ -36,8 +37,9 @@ func TestFleetBars(t *testing.T) {
 				t.Errorf("want a goodput of at least %v, at most %v sent and refused, %v of the work in vain, and 1.1 attempts",
 					bar.goodput, bar.refused, bar.vain)
 			}
-			if name == "spike of 5x" && (f.RecoveryMs < 0 || f.RecoveryMs > 500) {
-				t.Error("want normal service within 500 ms after the spike, a deadline")
+			comesAndGoes := name == "chain of 5" || name == "fan-out of 10"
+			if !comesAndGoes && (f.RecoveryMs < 0 || f.RecoveryMs > 500) {
+				t.Error("want normal service within 500 ms, a deadline")
 			}
 			if name == "rolling restart" && f.Lost > 0 {
 				t.Errorf("%d requests lost, want none", f.Lost)
