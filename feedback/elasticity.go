@@ -109,7 +109,7 @@ func (e *Elasticity) Update(s Sample) int {
 	switch {
 	case e.late(s):
 		return e.level(s)
-	case !s.Bound():
+	case !s.Bound() && !e.above(s):
 		return e.unbound(s)
 	case !e.bound:
 		return e.enter(s)
@@ -121,7 +121,7 @@ func (e *Elasticity) Update(s Sample) int {
 			return e.level(s)
 		}
 	}
-	if s.Start < e.resume || s.Concurrency() < 0.75*float64(s.Limit) {
+	if s.Start < e.resume || s.Concurrency() < 0.75*float64(s.Limit) && !e.above(s) {
 		return e.level(s) // not yet, or not all the time, what this limit gives
 	}
 	if e.changed(s) {
@@ -136,6 +136,12 @@ func (e *Elasticity) Update(s Sample) int {
 		e.settle(s)
 	}
 	return e.level(s)
+}
+
+// above reports whether more is in flight than would be at the centre, in a phase above it: that shows something, whether
+// the limit binds or not.
+func (e *Elasticity) above(s Sample) bool {
+	return e.bound && e.high && s.Concurrency() > e.centre
 }
 
 // level returns the limit of the phase.
