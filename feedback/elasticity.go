@@ -110,7 +110,7 @@ func (e *Elasticity) Update(s Sample) int {
 	switch {
 	case e.late(s):
 		return e.level(s)
-	case !s.Bound() && !e.above(s):
+	case !s.Bound() && !e.aboveCentre(s):
 		return e.unbound(s)
 	case !e.bound:
 		return e.enter(s)
@@ -122,7 +122,7 @@ func (e *Elasticity) Update(s Sample) int {
 			return e.level(s)
 		}
 	}
-	if s.Start < e.resume || s.Concurrency() < 0.75*float64(s.Limit) && !e.above(s) {
+	if s.Start < e.resume || s.Concurrency() < 0.75*float64(s.Limit) && !e.aboveCentre(s) {
 		return e.level(s) // not yet, or not all the time, what this limit gives
 	}
 	if e.changed(s) {
@@ -139,9 +139,9 @@ func (e *Elasticity) Update(s Sample) int {
 	return e.level(s)
 }
 
-// above reports whether more is in flight than would be at the centre, in a phase above it: that shows something, whether
-// the limit binds or not.
-func (e *Elasticity) above(s Sample) bool {
+// aboveCentre reports whether more is in flight than would be at the centre, in a phase above it: that shows something,
+// whether the limit binds or not.
+func (e *Elasticity) aboveCentre(s Sample) bool {
 	return e.bound && e.high && s.Concurrency() > e.centre
 }
 
