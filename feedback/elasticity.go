@@ -58,7 +58,6 @@ type point struct{ n, x, weight float64 }
 type free struct {
 	goodput float64 // useful work per second, lately, while the limit did not bind
 	service float64 // seconds of stay for each unit of work at best; forgotten slowly
-	flight  float64 // requests in flight when they stayed so long
 }
 
 // The constants of the law. None has a dimension.
@@ -325,7 +324,7 @@ func (e *Elasticity) finish() {
 	}
 	switch {
 	case z > leap && pair > setPoint:
-		step = max(step, e.width*min(1, pair))
+		step = max(step, e.width)
 		e.width = min(widest, widen*e.width)
 		e.high = true       // on from there
 		e.sxx, e.sxy = 0, 0 // where nothing is known yet
@@ -368,22 +367,19 @@ func (p point) to(q point) (dx, dy, weight float64) {
 	return dx, dy, weight
 }
 
-// learn takes in how long requests stay at best: down at once, up slowly, as a low quantile. With far more in flight than
-// at best they may only wait, of which the head-room would grow and let more of them wait.
+// learn takes in how long requests stay at best: down at once, up slowly, as a low quantile.
 func (f *free) learn(s Sample) {
 	if s.Completions == 0 || s.Sum <= 0 {
 		return
 	}
-	stay, flight := s.Sum/s.Work, s.Concurrency()
+	stay := s.Sum / s.Work
 	switch {
 	case f.service == 0:
-		f.service, f.flight = stay, flight
+		f.service = stay
 	case stay < f.service:
 		f.service += (stay - f.service) / 8
-		f.flight += (flight - f.flight) / 8
-	case flight <= headRoom*f.flight:
+	default:
 		f.service += (stay - f.service) / 256
-		f.flight += (flight - f.flight) / 256
 	}
 }
 
