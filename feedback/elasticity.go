@@ -62,9 +62,10 @@ type free struct {
 
 // The constants of the law. None has a dimension.
 const (
-	// The elasticity at which the centre rests. At 0 the limit would drift over a plateau for ever; the more above
-	// 0, the more goodput is given away at the knee. Smooth knees (a tandem of queues) end at a goodput of 1 - e.
-	setPoint = 0.1
+	// The elasticity at which the centre rests where a request stays for e^slowEnough times its best, or longer. At 0 the
+	// limit would drift over a plateau for ever; the more above 0, the more goodput is given away at the knee, to win
+	// time. The nearer a stay is to the best, the less time there is to win: the set-point falls with ln W, to 0.
+	setPoint, slowEnough = 0.1, math.Ln2
 
 	// The dither's width, as ln of the ratio of its levels: a factor of two where little is known, four for the leaps
 	// of a limit that is far too low, and a seventh at rest.
@@ -86,10 +87,12 @@ const (
 	fallStep            = 0.25     // of the width, when clearly saturated
 	widen, shrink       = 1.5, 0.85
 	widenFalling        = 1.15
-	pull, slowEnough    = 0.5, 2 // extra fall where a request stays slowEnough times its best and e is short
+	pull                = 0.5 // extra fall where a request stays for longer than e^slowEnough times its best and e is short
 	lateShare, lateStep = 0.03, 0.7
-	lateMemory          = 112 // completions: one that is late in a window of 16 is chance, three are not
-	headRoom            = 8   // times what was in flight at best service: a callee may become that much slower unnoticed
+	lateMemory          = 112  // completions: one that is late in a window of 16 is chance, three are not
+	memory              = 256  // windows, of how long requests stay at best
+	memoryWaiting       = 4096 // the same while the service is saturated, and all of them stay for longer
+	headRoom            = 8    // times what was in flight at best service: a callee may become that much slower unnoticed
 	surge, steady       = 1.3, 0.8
 	hint                = 1.5       // times X W, the knee by Little's law; W is taken at its best, which is low
 	oblivion            = 1. / 1024 // by which a known knee gives way to head-room, each window in which nothing binds
@@ -104,7 +107,7 @@ func (e *Elasticity) Update(s Sample) int {
 	}
 	s = s.weighed()
 	e.noise.learn(s)
-	e.free.learn(s)
+	e.free.learn(s, e.bestMemory())
 	e.rate += (s.per(s.Useful) - e.rate) / rateMemory
 	switch {
 	case e.late(s):
@@ -302,10 +305,19 @@ func (e *Elasticity) done() bool {
 	return dx > 0 && dy-setPoint*dx > plain*math.Sqrt(e.noise.scv()/weight)
 }
 
+// bestMemory returns over how many windows it is forgotten how long requests stay at best. While the evidence says that
+// less in flight would do, they wait, which shows nothing of that.
+func (e *Elasticity) bestMemory() float64 {
+	if e.bound && e.sxy < setPoint*e.sxx {
+		return memoryWaiting
+	}
+	return memory
+}
+
 // finish pairs the phase with the one before and moves the centre.
 func (e *Elasticity) finish() {
-	now := pointOf(e.phase, e.useful)
-	dx, dy, weight := e.last.to(now)
+	before, now := e.last, pointOf(e.phase, e.useful)
+	dx, dy, weight := before.to(now)
 	e.last, e.lately[e.side()] = now, e.lately[e.side()].with(now)
 	e.high = !e.high
 	if dx == 0 {
@@ -313,22 +325,23 @@ func (e *Elasticity) finish() {
 	}
 	e.sxx = forgetting*e.sxx + weight*dx*dx
 	e.sxy = forgetting*e.sxy + weight*dx*dy
-	z := (e.sxy/e.sxx - setPoint) / math.Sqrt(e.noise.scv()/e.sxx)
+	best := math.Log(e.free.service)
+	aim := setPoint * max(0, min(1, ((before.stay()+now.stay())/2-best)/slowEnough))
+	z := (e.sxy/e.sxx - aim) / math.Sqrt(e.noise.scv()/e.sxx)
 
 	pair, width := dy/dx, min(e.width, wide)
 	trust := min(1, 2*weight*dx*dx/(perPhase*e.noise.scv())) // 1 for a pair as long as planned
-	step := gain * width * trust * max(-1, min(1, pair-setPoint))
+	step := gain * width * trust * max(-1, min(1, pair-aim))
 	if z < 0 {
-		slow := math.Exp(now.n-now.x) / e.free.service
-		step -= pull * width * min(1, -z) * max(0, min(1, math.Log(slow/slowEnough)))
+		step -= pull * width * min(1, -z) * max(0, min(1, now.stay()-best-slowEnough))
 	}
 	switch {
-	case z > leap && pair > setPoint:
+	case z > leap && pair > aim:
 		step = max(step, e.width)
 		e.width = min(widest, widen*e.width)
 		e.high = true       // on from there
 		e.sxx, e.sxy = 0, 0 // where nothing is known yet
-	case z < fall && pair < setPoint:
+	case z < fall && pair < aim:
 		step = min(step, -fallStep*width)
 		e.width = min(wide, widenFalling*e.width)
 	case z > 0:
@@ -344,6 +357,9 @@ func pointOf(w littles.Window, useful float64) point {
 	}
 	return point{math.Log(w.Concurrency()), math.Log(float64(littles.PerSecond(useful, w.Length()))), float64(w.Completions)}
 }
+
+// stay returns ln W, by Little's law.
+func (p point) stay() float64 { return p.n - p.x }
 
 // with returns the mean of a point, of which a part is forgotten, and a later one.
 func (p point) with(later point) point {
@@ -367,8 +383,9 @@ func (p point) to(q point) (dx, dy, weight float64) {
 	return dx, dy, weight
 }
 
-// learn takes in how long requests stay at best: down at once, up slowly, as a low quantile.
-func (f *free) learn(s Sample) {
+// learn takes in how long requests stay at best: down at once, up slowly, as a low quantile, which is forgotten over memory
+// windows.
+func (f *free) learn(s Sample, memory float64) {
 	if s.Completions == 0 || s.Sum <= 0 {
 		return
 	}
@@ -379,7 +396,7 @@ func (f *free) learn(s Sample) {
 	case stay < f.service:
 		f.service += (stay - f.service) / 8
 	default:
-		f.service += (stay - f.service) / 256
+		f.service += (stay - f.service) / memory
 	}
 }
 
