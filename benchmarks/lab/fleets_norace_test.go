@@ -12,17 +12,17 @@ import (
 // Spillway on both sides keeps its bars. What is there to be done is done, and little is sent only to be refused, or again;
 // as soon as there is room for all, all are served. Servers choose between calls of one instant, so that runs of one seed
 // differ: the figures judged are the means of some seeds, of runs that take three or four times as long, or of both. The
-// aim for goodput is .95 of the ideal. How soon goodput is normal is judged of all but chains and fans, where it comes and
+// aim for goodput is .95 of the ideal; a fan has .954 in the mean, and is judged by less for chance. How soon goodput is normal is judged of all but chains and fans, where it comes and
 // goes around that by chance.
 func TestFleetBars(t *testing.T) {
 	for name, bar := range map[string]struct {
 		seeds, times           int // from 1 on, and as long as in the table
 		goodput, refused, vain float64
 	}{
-		"10x":             {3, 1, .93, .05, .01},
-		"chain of 5":      {3, 3, .96, .02, .03},
+		"10x":             {3, 1, .95, .05, .01},
+		"chain of 5":      {3, 3, .97, .02, .03},
 		"shared callee":   {1, 3, .96, .02, .02},
-		"fan-out of 10":   {2, 4, .93, .02, .02},
+		"fan-out of 10":   {2, 4, .94, .02, .02},
 		"spike of 5x":     {3, 1, .95, .03, .01},
 		"one slow":        {1, 1, .97, .03, .02},
 		"one frozen":      {1, 1, .97, .03, .02},
