@@ -6,7 +6,8 @@
 //
 // Each server is a process of its own, and so is the client, a plain one of grpc-go over loopback. The servers take
 // turns of a fixed number of calls, so that a drift of the machine is in all of them alike. Absolute times mean little
-// on a shared machine; the ratios within a run do.
+// on a shared machine; the ratios within a run do. All begins anew some times with other processes: how far gRPC opens
+// the flow of a connection early in its life differs, and with it how much of a large request has come before the NO.
 package main
 
 import (
@@ -37,13 +38,14 @@ func exit(err error) {
 }
 
 // plan is how much is measured.
-type plan struct{ turns, calls, callers int }
+type plan struct{ rounds, turns, calls, callers int }
 
 func parse(args []string, stderr io.Writer) (plan, error) {
 	var p plan
 	set := flag.NewFlagSet("tap", flag.ContinueOnError)
 	set.SetOutput(stderr)
-	set.IntVar(&p.turns, "turns", 20, "how many turns each server has for each size (1 to 1000)")
+	set.IntVar(&p.rounds, "rounds", 10, "how many times all begins with new processes (1 to 100)")
+	set.IntVar(&p.turns, "turns", 5, "how many turns each server has for each size in a round (1 to 1000)")
 	set.IntVar(&p.calls, "calls", 2000, "how many calls a turn has (1 to 100000)")
 	set.IntVar(&p.callers, "callers", 64, "how many calls are under way at once (1 to 256)")
 	if err := set.Parse(args); err != nil {
@@ -55,7 +57,7 @@ func parse(args []string, stderr io.Writer) (plan, error) {
 	for _, f := range []struct {
 		name       string
 		value, max int
-	}{{"turns", p.turns, 1000}, {"calls", p.calls, 100_000}, {"callers", p.callers, 256}} {
+	}{{"rounds", p.rounds, 100}, {"turns", p.turns, 1000}, {"calls", p.calls, 100_000}, {"callers", p.callers, 256}} {
 		if f.value < 1 || f.value > f.max {
 			return p, fmt.Errorf("-%s %d; want 1 to %d", f.name, f.value, f.max)
 		}
@@ -66,11 +68,22 @@ func parse(args []string, stderr io.Writer) (plan, error) {
 // sizes are those of the requests' payloads, in bytes.
 var sizes = []int{1 << 10, 64 << 10}
 
-func run(args []string, stdout, stderr io.Writer) (err error) {
+func run(args []string, stdout, stderr io.Writer) error {
 	p, err := parse(args, stderr)
 	if err != nil {
 		return err
 	}
+	rows := make([]row, len(sizes))
+	for range p.rounds {
+		if err := round(p, rows); err != nil {
+			return err
+		}
+	}
+	return printTable(stdout, p, rows)
+}
+
+// round starts all servers, measures them with requests of one size after the other, and stops them.
+func round(p plan, rows []row) (err error) {
 	var servers []*server
 	defer func() {
 		for _, s := range servers {
@@ -84,15 +97,14 @@ func run(args []string, stdout, stderr io.Writer) (err error) {
 		}
 		servers = append(servers, s)
 	}
-	var rows []row
-	for _, size := range sizes {
+	for i, size := range sizes {
 		costs, err := measure(p, size, servers)
 		if err != nil {
 			return err
 		}
-		rows = append(rows, row{size, costs})
+		rows[i].size, rows[i].rounds = size, append(rows[i].rounds, costs)
 	}
-	return printTable(stdout, p, rows)
+	return nil
 }
 
 // measure lets the servers take turns, and returns what a call of each turn cost, in microseconds, by role. What comes

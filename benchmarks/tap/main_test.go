@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 // Each server does what its role says, or a call would fail; the figures of so few calls mean nothing.
 func TestEveryRoleIsMeasured(t *testing.T) {
 	var out, errs strings.Builder
-	if err := run([]string{"-turns", "1", "-calls", "20", "-callers", "3"}, &out, &errs); err != nil {
+	if err := run([]string{"-rounds", "2", "-turns", "1", "-calls", "20", "-callers", "3"}, &out, &errs); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range append(roles, "| 1 KiB |", "| 64 KiB |") {
@@ -29,7 +29,7 @@ func TestEveryRoleIsMeasured(t *testing.T) {
 }
 
 func TestWrongFlags(t *testing.T) {
-	for _, args := range [][]string{{"-turns", "0"}, {"-calls", "100001"}, {"-callers", "257"}, {"now"}} {
+	for _, args := range [][]string{{"-rounds", "101"}, {"-turns", "0"}, {"-calls", "100001"}, {"-callers", "257"}, {"now"}} {
 		if err := run(args, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), args[0]) {
 			t.Errorf("%v: error %v, want one that names what is wrong", args, err)
 		}

@@ -7,17 +7,27 @@ import (
 	"strings"
 )
 
-// row is what was measured with requests of one size: what a call of each turn cost, in microseconds, by role.
+// row is what was measured with requests of one size: in each round, what a call of each turn cost, in microseconds, by
+// role.
 type row struct {
-	size  int
-	costs map[string][]float64
+	size   int
+	rounds []map[string][]float64
 }
 
-// printTable prints the medians of what a call cost, and those of the ratios to a served call of the same turn.
+// of returns what a call cost of a role as a part of a served one, in each round: the median of the turns.
+func (r row) of(role string) []float64 {
+	var all []float64
+	for _, costs := range r.rounds {
+		all = append(all, median(ratios(costs[role], costs[served])))
+	}
+	return all
+}
+
+// printTable prints what a call cost as a part of what a served one did: the mean of the rounds, the lowest and the highest.
 func printTable(out io.Writer, p plan, rows []row) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "The server's CPU time for a call, in µs, and as a part of a served call's: medians of %d turns of %d calls, %d at once.\n\n",
-		p.turns, p.calls, p.callers)
+	fmt.Fprintf(&b, "The server's CPU time for a call as a part of a served call's: mean, lowest and highest of %d rounds,"+
+		" each the median of %d turns of %d calls, %d at once.\n\n", p.rounds, p.turns, p.calls, p.callers)
 	b.WriteString("| request |")
 	for _, role := range roles {
 		fmt.Fprintf(&b, " %s |", role)
@@ -26,12 +36,21 @@ func printTable(out io.Writer, p plan, rows []row) error {
 	for _, r := range rows {
 		fmt.Fprintf(&b, "| %d KiB |", r.size>>10)
 		for _, role := range roles {
-			fmt.Fprintf(&b, " %.1f (%.2f) |", median(r.costs[role]), median(ratios(r.costs[role], r.costs[served])))
+			all := r.of(role)
+			fmt.Fprintf(&b, " %.2f (%.2f to %.2f) |", mean(all), slices.Min(all), slices.Max(all))
 		}
 		b.WriteString("\n")
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+func mean(values []float64) float64 {
+	sum := 0.
+	for _, v := range values {
+		sum += v
+	}
+	return sum / float64(len(values))
 }
 
 func ratios(costs, to []float64) []float64 {
