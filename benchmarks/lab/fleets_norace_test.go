@@ -12,8 +12,8 @@ import (
 // Spillway on both sides keeps its bars. What is there to be done is done, and little is sent only to be refused, or again;
 // as soon as there is room for all, all are served. Servers choose between calls of one instant, so that runs of one seed
 // differ: the figures judged are the means of some seeds, of runs that take three or four times as long, or of both. The
-// aim for goodput is .95 of the ideal; a fan has .954 in the mean, and is judged by less for chance. How soon goodput is normal is judged of all but chains and fans, where it comes and
-// goes around that by chance.
+// aim for goodput is .95 of the ideal; a fan has .954 in the mean, and may have less by chance. How soon goodput is normal
+// is judged of all but chains and fans, where it comes and goes around that by chance.
 func TestFleetBars(t *testing.T) {
 	for name, bar := range map[string]struct {
 		seeds, times           int // from 1 on, and as long as in the table
