@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"regexp"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -260,12 +261,17 @@ func (how peerEnd) test(t *testing.T, kind string) {
 	}
 }
 
-// goroutines returns how many there are in which gRPC is.
+// bubble is how the stack of a goroutine begins that is in a bubble of testing/synctest.
+var bubble = regexp.MustCompile(`^goroutine \d+ .*(synctest bubble \d+)`)
+
+// goroutines returns how many there are in this bubble in which gRPC is. Others may still be about to end, of a test before.
 func goroutines() (n int) {
 	stacks := make([]byte, 4<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
+	own := bubble.FindSubmatch(stacks)[1] // the first is the caller
 	for stack := range bytes.SplitSeq(stacks, []byte("\n\n")) {
-		if bytes.Contains(stack, []byte("google.golang.org/grpc")) {
+		in := bubble.FindSubmatch(stack)
+		if in != nil && bytes.Equal(in[1], own) && bytes.Contains(stack, []byte("google.golang.org/grpc")) {
 			n++
 		}
 	}
