@@ -1,10 +1,27 @@
 package limiter
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
-// shortLine is how many may wait in a standing line: enough that a permit that comes back always finds a taker,
-// so that the limit goes on binding and the control law can see.
-const shortLine = 3
+// shortLine is how many may always wait in a standing line, and seldom for which part of the time it may be empty: enough
+// that a permit that comes back finds a taker, so that the limit goes on binding and the control law can see.
+const (
+	shortLine = 3
+	seldom    = 0.05
+)
+
+// standingLine returns how many may wait in a standing line where so much comes, as a part of what can be served: shortLine,
+// or so many that it is seldom empty. A line of k places to which a load r comes at random is empty for
+// (r - 1) / (r^(k+1) - 1) of the time (Kleinrock, Queueing Systems I, 3.6): the nearer r is to 1, the more it takes.
+func standingLine(r float64) int {
+	k := math.Ceil(math.Log1p((r-1)/seldom)/math.Log(r) - 1)
+	if !(r > 1 && k > shortLine) { // nor NaN
+		return shortLine
+	}
+	return int(k)
+}
 
 // waiter is a request in the line. Its ready channel holds one element, so that a verdict never blocks.
 type waiter struct {
@@ -287,7 +304,7 @@ func (l *line) admits(now time.Duration, c *claim, p pace, t *threshold) Reason 
 func (l *line) full(now time.Duration, level int, p pace, t *threshold) Reason {
 	q, ahead := &l.queues[level], l.ahead(level)
 	q.count(now, p.fullCredit(), t.loads[level])
-	if ahead < shortLine {
+	if l.few(level, ahead, l.work(level), p, t) {
 		return 0
 	}
 	if ahead < l.most && (p.drain > 0 && p.wait(l.work(level)) <= l.room(level, p, t) || p.drain <= 0 && ahead < p.first) {
@@ -297,6 +314,12 @@ func (l *line) full(now time.Duration, level int, p pace, t *threshold) Reason {
 		return ReasonCriticality
 	}
 	return ReasonLimit
+}
+
+// few reports whether so many, with so much work, are few enough for one more of the level behind them in a standing line.
+// But for the first three none waits longer than a burst would.
+func (l *line) few(level, ahead int, work float64, p pace, t *threshold) bool {
+	return ahead < shortLine || ahead < t.lines[level] && p.wait(work) <= p.fullCredit()
 }
 
 // room returns how long the line may stand for a level, but for the few who may always wait. The credit is that of now.

@@ -113,7 +113,8 @@ func (l *Limiter) displace(now time.Duration, level int) {
 		return
 	}
 	before := max(0, l.line.work(w.level())-w.work())
-	short := l.line.ahead(w.level()) <= shortLine || l.pace.wait(before) <= l.line.queues[w.level()].credit
+	short := l.line.few(w.level(), l.line.ahead(w.level())-1, before, l.pace, &l.threshold) ||
+		l.pace.wait(before) <= l.line.queues[w.level()].credit
 	if short && l.line.length <= l.line.most {
 		return
 	}

@@ -64,6 +64,7 @@ type threshold struct {
 	steady [places]float64
 
 	loads [levels]float64 // offered for a level and all above it
+	lines [levels]int     // how many may wait in a standing line where that comes
 	cut   place           // the first that may pass
 	fits  place           // the first of those that can all be served, by what is steady
 }
@@ -106,7 +107,7 @@ func (t *threshold) observe(s feedback.Sample, came *[places]float64, p pace) {
 				t.cut = at
 			}
 		}
-		t.loads[level] = sum
+		t.loads[level], t.lines[level] = sum, standingLine(sum)
 	}
 	if t.cut > 0 {
 		t.fits = max(t.fits, t.cut+1)
