@@ -62,14 +62,15 @@ type free struct {
 
 // The constants of the law. None has a dimension.
 const (
-	// The elasticity at which the centre rests where a request stays for e^slowEnough times its best, or longer. At 0 the
-	// limit would drift over a plateau for ever; the more above 0, the more goodput is given away at the knee, to win
-	// time. The nearer a stay is to the best, the less time there is to win: the set-point falls with ln W, to 0.
+	// The elasticity at which the centre rests where a request stays for e^slowEnough times as long as at best, or as its
+	// work takes, or longer. At 0 the limit would drift over a plateau for ever; the more above 0, the more goodput is
+	// given away at the knee, to win time. The less of a stay is waiting, the less time there is to win: the set-point
+	// falls with ln W, to 0.
 	setPoint, slowEnough = 0.1, math.Ln2
 
 	// The dither's width, as ln of the ratio of its levels: a factor of two where little is known, four for the leaps
-	// of a limit that is far too low, and a seventh at rest.
-	wide, widest, narrow = 0.7, 1.4, 0.15
+	// of a limit that is far too low, and an eighth at rest.
+	wide, widest, narrow = 0.7, 1.4, 0.12
 
 	// The part of the width that lies above the centre. In flight below the knee costs goodput, above it only time.
 	above = 0.7
@@ -79,20 +80,19 @@ const (
 	// the centre and less below, where it costs goodput.
 	perPhase            = 32
 	highPart, lowPart   = 1.5, 0.6
-	forgetting          = 0.85     // of the evidence at each pair or phase: it remembers some seven
-	gain                = 0.5      // share of the width by which a pair with e one off moves the centre
-	leap, fall          = 3, -1    // standard errors from the set-point at which the evidence counts as clear
-	plain               = 4        // the same for an unfinished phase, which is looked at many times
-	shift, certain      = 0.15, 10 // a change of ln X worth finding, and the log of the odds at which it counts as found
-	fallStep            = 0.25     // of the width, when clearly saturated
+	forgetting          = 0.85       // of the evidence at each pair or phase: it remembers some seven
+	gain                = 0.5        // share of the width by which a pair with e one off moves the centre
+	leap, fall, near    = 3, -1, 1.5 // standard errors from the set-point: beyond doubt above, clear below, and what chance makes
+	plain               = 4          // the same for an unfinished phase, which is looked at many times
+	shift, certain      = 0.15, 10   // a change of ln X worth finding, and the log of the odds at which it counts as found
+	fallStep            = 0.25       // of the width, when clearly saturated
 	widen, shrink       = 1.5, 0.85
 	widenFalling        = 1.15
 	pull                = 0.5 // extra fall where a request stays for longer than e^slowEnough times its best and e is short
 	lateShare, lateStep = 0.03, 0.7
-	lateMemory          = 112  // completions: one that is late in a window of 16 is chance, three are not
-	memory              = 256  // windows, of how long requests stay at best
-	memoryWaiting       = 4096 // the same while the service is saturated, and all of them stay for longer
-	headRoom            = 8    // times what was in flight at best service: a callee may become that much slower unnoticed
+	lateMemory          = 112 // completions: one that is late in a window of 16 is chance, three are not
+	memory              = 256 // windows, of how long requests stay at best
+	headRoom            = 8   // times what was in flight at best service: a callee may become that much slower unnoticed
 	surge, steady       = 1.3, 0.8
 	hint                = 1.5       // times X W, the knee by Little's law; W is taken at its best, which is low
 	oblivion            = 1. / 1024 // by which a known knee gives way to head-room, each window in which nothing binds
@@ -107,7 +107,7 @@ func (e *Elasticity) Update(s Sample) int {
 	}
 	s = s.weighed()
 	e.noise.learn(s)
-	e.free.learn(s, e.bestMemory())
+	e.free.learn(s)
 	e.rate += (s.per(s.Useful) - e.rate) / rateMemory
 	switch {
 	case e.late(s):
@@ -305,15 +305,6 @@ func (e *Elasticity) done() bool {
 	return dx > 0 && dy-setPoint*dx > plain*math.Sqrt(e.noise.scv()/weight)
 }
 
-// bestMemory returns over how many windows it is forgotten how long requests stay at best. While the evidence says that
-// less in flight would do, they wait, which shows nothing of that.
-func (e *Elasticity) bestMemory() float64 {
-	if e.bound && e.sxy < setPoint*e.sxx {
-		return memoryWaiting
-	}
-	return memory
-}
-
 // finish pairs the phase with the one before and moves the centre.
 func (e *Elasticity) finish() {
 	before, now := e.last, pointOf(e.phase, e.useful)
@@ -326,7 +317,8 @@ func (e *Elasticity) finish() {
 	e.sxx = forgetting*e.sxx + weight*dx*dx
 	e.sxy = forgetting*e.sxy + weight*dx*dy
 	best := math.Log(e.free.service)
-	aim := setPoint * max(0, min(1, ((before.stay()+now.stay())/2-best)/slowEnough))
+	waiting := e.noise.waiting()
+	aim := setPoint * max(0, min(1, max(waiting, (before.stay()+now.stay())/2-best)/slowEnough))
 	z := (e.sxy/e.sxx - aim) / math.Sqrt(e.noise.scv()/e.sxx)
 
 	pair, width := dy/dx, min(e.width, wide)
@@ -344,8 +336,8 @@ func (e *Elasticity) finish() {
 	case z < fall && pair < aim:
 		step = min(step, -fallStep*width)
 		e.width = min(wide, widenFalling*e.width)
-	case z > 0:
-		e.width = min(wide, max(narrow, shrink*e.width))
+	case 0 < z && z < near: // at rest, unless all wait: there the dither costs nothing, and a narrow one leads nowhere
+		e.width = min(wide, max(narrow, shrink*e.width, waiting))
 	}
 	e.centre = max(1, e.centre*math.Exp(step))
 }
@@ -383,9 +375,8 @@ func (p point) to(q point) (dx, dy, weight float64) {
 	return dx, dy, weight
 }
 
-// learn takes in how long requests stay at best: down at once, up slowly, as a low quantile, which is forgotten over memory
-// windows.
-func (f *free) learn(s Sample, memory float64) {
+// learn takes in how long requests stay at best: down at once, up slowly, as a low quantile.
+func (f *free) learn(s Sample) {
 	if s.Completions == 0 || s.Sum <= 0 {
 		return
 	}

@@ -2,6 +2,7 @@ package feedback
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -39,19 +40,69 @@ func TestTheSetPointFallsWithTheWait(t *testing.T) {
 	}
 }
 
-// A limit far up on a plateau does not take the wait there for the best.
-func TestTheBestStayIsRememberedWhileSaturated(t *testing.T) {
-	bestAfter := func(sxy float64) float64 {
-		e := Elasticity{bound: true, sxx: 1, sxy: sxy, free: free{service: 0.010}}
-		for range 200 {
-			e.free.learn(Sample{Window: littles.Window{Completions: 20, Sum: 20 * 0.030}, Work: 20}, e.bestMemory())
+// In front of a pool that is full all wait, and about as long as each other, while the work differs as ever: that tells
+// the wait from the work, though nobody has seen the service at its best.
+func TestStaysThatHardlyDifferAreMostlyWaiting(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	// waiting returns what is learned, in the mean, of 1,000 windows of 16 in which work of so many gamma stages waits so long besides.
+	// The goodput of a window varies as the work does.
+	waiting := func(stages int, wait float64) float64 {
+		var n noise
+		mean := 0.0
+		for range 1000 {
+			s := Sample{Limit: 10, Waited: 1, Window: littles.Window{Completions: MinCompletions, Good: MinCompletions}}
+			worked := 0.0
+			for range MinCompletions {
+				work := 0.0
+				for range stages {
+					work += rng.ExpFloat64() / float64(stages)
+				}
+				worked += work
+				s.Sum += wait + work
+				s.Squares += (wait + work) * (wait + work)
+			}
+			s.End = time.Duration(worked * float64(time.Second))
+			n.learn(s.weighed())
+			mean += n.waiting() / 1000
 		}
-		return e.free.service
+		return math.Exp(mean)
 	}
-	if best := bestAfter(0); best > 0.012 {
-		t.Errorf("10 ms at best are %.1f ms after 200 windows of 30 ms in which less in flight would do; want 12 at most", 1000*best)
+	for _, c := range []struct {
+		stages            int
+		wait, least, most float64
+	}{
+		{1, 0, 1, 1.1},    // exponential work, and nobody waits
+		{1, 1, 1.5, 2},    // twice as long: a part counts as chance
+		{1, 4, 2.2, 5},    // five times as long
+		{100, 0, 1, 1.05}, // like clockwork
+		{100, 4, 1, 1.05}, // and there nothing can be told
+	} {
+		if got := waiting(c.stages, c.wait); got < c.least || got > c.most {
+			t.Errorf("work of %d stages that waits for %v times as long besides: it stays for %.2f times as long, want %v to %v",
+				c.stages, c.wait, got, c.least, c.most)
+		}
 	}
-	if best := bestAfter(0.5); best < 0.018 {
-		t.Errorf("10 ms at best are %.1f ms after 200 windows of 30 ms in which more in flight helps; want 18 at least", 1000*best)
+}
+
+// A dither that costs nothing stays wide: where all wait, a narrow one would need minutes to lead anywhere.
+func TestTheDitherStaysWideWhileAllWait(t *testing.T) {
+	widthAfter := func(stays, elasticity float64) float64 {
+		const n = 130
+		e := Elasticity{centre: 20, width: wide, bound: true, high: true, free: free{service: 0.040}}
+		e.noise = noise{estimate: 1, stays: stays}
+		for range 20 { // pairs just above the set-point
+			e.last = point{n: math.Log(16), x: math.Log(1000), weight: n}
+			e.phase = littles.Window{End: time.Second, Area: 32, Completions: n}
+			e.useful = 1000 * math.Pow(2, elasticity)
+			e.high = true
+			e.finish()
+		}
+		return e.width
+	}
+	if got := widthAfter(1, 0.01); got != narrow {
+		t.Errorf("where nobody waits the width comes to %.2f, want %v", got, narrow)
+	}
+	if got := widthAfter(0.2, setPoint+0.01); got < 0.6 || got > wide {
+		t.Errorf("where all stay for twice as long as their work takes the width comes to %.2f, want .6 to %v", got, wide)
 	}
 }

@@ -84,6 +84,7 @@ func (l *Limit) observe(end, rtt time.Duration, inFlight int, didDrop bool) (int
 	w.Arrivals++
 	w.Completions++
 	w.Sum += rtt.Seconds()
+	w.Squares += rtt.Seconds() * rtt.Seconds()
 	w.Peak = max(w.Peak, inFlight)
 	if didDrop {
 		w.Late++

@@ -113,8 +113,21 @@ func TestWindowsAddUp(t *testing.T) {
 	}
 	sum = sum.Add(cut.Roll(now))
 	w := whole.Roll(now)
-	if math.Abs(sum.Area-w.Area) > 1e-9*w.Area || sum.Completions != w.Completions || sum.Arrivals != w.Arrivals || sum.Length() != w.Length() {
+	if math.Abs(sum.Area-w.Area) > 1e-9*w.Area || sum.Completions != w.Completions || sum.Arrivals != w.Arrivals || sum.Length() != w.Length() ||
+		math.Abs(sum.Squares-w.Squares) > 1e-9*w.Squares {
 		t.Errorf("windows add up to %+v, want %+v", sum, w)
+	}
+}
+
+// Squares tell how much stays differ, and one that takes the room of two is no two that agree.
+func TestSquares(t *testing.T) {
+	m := NewMeter(0)
+	m.Arrive(0, 1)
+	m.Arrive(0, 2)
+	m.Leave(2*time.Second, 1, 2*time.Second, true)
+	m.Leave(3*time.Second, 2, 3*time.Second, true)
+	if w := m.Roll(3 * time.Second); w.Sum != 2+2*3 || w.Squares != 2*2+6*6 {
+		t.Errorf("a sum of %v and squares of %v, want 8 and 40", w.Sum, w.Squares)
 	}
 }
 

@@ -12,7 +12,7 @@ type Meter struct {
 	inFlight int
 	window   Window // but for its sums, which are kept in nanoseconds below:
 
-	area, sum float64
+	area, sum, squares float64
 }
 
 // NewMeter returns a meter whose first window starts at now.
@@ -41,7 +41,9 @@ func (m *Meter) Leave(now time.Duration, n int, stay time.Duration, good bool) {
 	if good {
 		m.window.Good += int64(n)
 	}
-	m.sum += float64(n) * float64(max(0, stay))
+	total := float64(n) * float64(max(0, stay))
+	m.sum += total
+	m.squares += total * total
 }
 
 // Pause takes n requests out of flight at now without completing them; Resume puts them back.
@@ -66,7 +68,7 @@ func (m *Meter) Roll(now time.Duration) Window {
 	closed := m.window
 	closed.End = m.now
 	closed.Area = m.area / second
-	closed.Sum = m.sum / second
+	closed.Sum, closed.Squares = m.sum/second, m.squares/(second*second)
 	*m = Meter{now: m.now, inFlight: m.inFlight, window: Window{Start: m.now, End: m.now}}
 	return closed
 }

@@ -16,6 +16,10 @@ type Window struct {
 
 	// Sum adds up the times that the requests that left had stayed, in seconds.
 	Sum float64
+
+	// Squares adds up the squares of these times, in seconds². One that takes the room of n is the square of n times its
+	// time: n that stay equally long by chance would say that work varies little.
+	Squares float64
 }
 
 // Length returns how long the window lasted; never negative.
@@ -63,5 +67,6 @@ func (w Window) Merge(part Window) Window {
 	w.Completions += part.Completions
 	w.Good += part.Good
 	w.Sum += part.Sum
+	w.Squares += part.Squares
 	return w
 }
