@@ -2,6 +2,7 @@ package lab
 
 import (
 	"math"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"testing"
@@ -41,6 +42,25 @@ func TestBars(t *testing.T) {
 			}
 			if mean := sum(shares) / float64(len(shares)); mean < s.Bar || slices.Min(shares) < s.Bar-0.03 {
 				t.Errorf("shares of the ideal %.3f, want a mean of %.3f and none below %.3f", shares, s.Bar, s.Bar-0.03)
+			}
+		})
+	}
+}
+
+// What the law makes of the noise of the work holds for work without noise, too: where every request takes the same time,
+// how little stays differ says nothing of a wait.
+func TestClockworkBar(t *testing.T) {
+	for _, name := range []string{"cold-start", "usl8-3x", "doubles"} {
+		t.Run(name, func(t *testing.T) {
+			s := scenario(t, name).with(func(s *Scenario) {
+				s.Sizes = func(_ *rand.Rand, mean time.Duration) time.Duration { return mean }
+			})
+			var shares []float64
+			for seed := uint64(1); seed <= 3; seed++ {
+				shares = append(shares, Run(t, s, contestant(t, "spillway"), seed, Direct).ShareOfIdeal)
+			}
+			if mean := sum(shares) / float64(len(shares)); mean < s.Bar {
+				t.Errorf("shares of the ideal %.3f, want a mean of %.3f", shares, s.Bar)
 			}
 		})
 	}
