@@ -280,7 +280,8 @@ func (c *chance) workers(n int) func() {
 // One method of a server calls another server, which is asked for twice what it can do; a second method has all that it
 // needs here. The one does as much as the other server can, and the second loses nothing: the limit of the first server is
 // for what there is to be done at the first server. Were what waits behind it in flight, its limit would come down to 10,
-// and the second method would lose half of its requests.
+// and the second method would lose half of its requests. What is asked for counts from 2 s after the first handover on: before
+// the other server has spoken of its load, which takes a line there, nothing is handed over, and all is as it would be.
 func TestAnOverloadedCalleeCostsItsOwnMethodOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dice := chance{rng: rand.New(rand.NewPCG(1, 2))}
@@ -298,13 +299,25 @@ func TestAnOverloadedCalleeCostsItsOwnMethodOnly(t *testing.T) {
 		}, nil)
 		var all sync.WaitGroup
 		var calling, alone tallied
+		var settled atomic.Bool
+		all.Go(func() {
+			for start := time.Now(); front.server.Limiter().Stats().HandedOver == 0; time.Sleep(10 * time.Millisecond) {
+				if time.Since(start) > 5*time.Second {
+					t.Error("nothing was handed over within 5 s of twice what the other server can do")
+					return
+				}
+			}
+			time.Sleep(2 * time.Second)
+			settled.Store(true)
+		})
 		ask := func(per time.Duration, to *tallied, call func(context.Context) error) {
-			for n := range int(8 * time.Second / per) {
+			for range int(12 * time.Second / per) {
 				time.Sleep(dice.time(per))
+				counts := settled.Load()
 				all.Go(func() {
 					ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 					defer cancel()
-					if err := call(ctx); n > int(3*time.Second/per) {
+					if err := call(ctx); counts {
 						to.count(err)
 					}
 				})
