@@ -160,7 +160,7 @@ func FuzzElasticity(f *testing.F) {
 			completions := rng.Int64N(100)
 			s := Sample{Limit: limit, Peak: rng.IntN(2 * limit), Offered: rng.Int64N(1000), Refused: rng.Int64N(3), Waited: rng.Int64N(3)}
 			s.Window = littles.Window{Start: now, End: now + length, Area: rng.Float64() * scale, Arrivals: rng.Int64N(100),
-				Completions: completions, Good: rng.Int64N(completions + 1), Sum: rng.Float64() * scale}
+				Completions: completions, Good: rng.Int64N(completions + 1), Sum: rng.Float64() * scale, Squares: rng.Float64() * scale}
 			s.Late = rng.Int64N(completions + 1)
 			now += length
 			limit = law.Update(s)

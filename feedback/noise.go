@@ -60,12 +60,16 @@ func (n *noise) learn(s Sample) {
 	n.stays = max(leastNoise, n.stays+(variation(s)-n.stays)/noiseMemory)
 }
 
-// variation returns the SCV of the stays of a window of two completions or more.
+// variation returns the SCV of the stays of a window, 0 for one of fewer than two.
 func variation(s Sample) float64 {
-	if s.Sum <= 0 {
+	if !(s.Sum > 0) || s.Completions < 2 {
 		return 0
 	}
 	count := float64(s.Completions)
 	mean := s.Sum / count
-	return max(0, s.Squares/count-mean*mean) / (mean * mean) * count / (count - 1)
+	scv := (s.Squares/count/(mean*mean) - 1) * count / (count - 1)
+	if !(scv > 0 && scv <= math.MaxFloat64) { // nor NaN
+		return 0
+	}
+	return scv
 }
