@@ -280,8 +280,9 @@ func (c *chance) workers(n int) func() {
 // One method of a server calls another server, which is asked for twice what it can do; a second method has all that it
 // needs here. The one does as much as the other server can, and the second loses nothing: the limit of the first server is
 // for what there is to be done at the first server. Were what waits behind it in flight, its limit would come down to 10,
-// and the second method would lose half of its requests. What is asked for counts from 2 s after the first handover on: before
-// the other server has spoken of its load, which takes a line there, nothing is handed over, and all is as it would be.
+// and the second method would lose half of its requests. What is asked for counts from 2 s after the first handover on:
+// before the other server has spoken of its load, which takes a line there, nothing is handed over, and the second does
+// lose some.
 func TestAnOverloadedCalleeCostsItsOwnMethodOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dice := chance{rng: rand.New(rand.NewPCG(1, 2))}

@@ -304,10 +304,11 @@ func (l *line) admits(now time.Duration, c *claim, p pace, t *threshold) Reason 
 func (l *line) full(now time.Duration, level int, p pace, t *threshold) Reason {
 	q, ahead := &l.queues[level], l.ahead(level)
 	q.count(now, p.fullCredit(), t.loads[level])
-	if l.few(level, ahead, l.work(level), p, t) {
+	work := l.work(level)
+	if l.few(level, ahead, work, p, t) {
 		return 0
 	}
-	if ahead < l.most && (p.drain > 0 && p.wait(l.work(level)) <= l.room(level, p, t) || p.drain <= 0 && ahead < p.first) {
+	if ahead < l.most && (p.drain > 0 && p.wait(work) <= l.room(level, p, t) || p.drain <= 0 && ahead < p.first) {
 		return 0
 	}
 	if ahead > q.length {
