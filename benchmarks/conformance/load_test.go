@@ -54,14 +54,15 @@ func (s *station) StreamingInputCall(stream testpb.TestService_StreamingInputCal
 }
 
 // load asks about one and a half times as much of a station as it can do, from callers of all criticalities and a few
-// tenants, from before it returns until the test ends.
+// tenants, from before it returns until the test ends. They are so many that they still do while they wait: fewer would all
+// be taken by a limit of three times the workers, and none refused.
 func load(t *testing.T, s *server) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	client := testpb.NewTestServiceClient(s.dial(t)) // it never takes no for an answer
 	var callers sync.WaitGroup
 	var refused, answered atomic.Int64
-	for i := range 4 * workers {
+	for i := range 16 * workers {
 		dice := rand.New(rand.NewPCG(1, uint64(i)))
 		callers.Go(func() {
 			for ctx.Err() == nil {
@@ -74,7 +75,7 @@ func load(t *testing.T, s *server) {
 				default:
 					t.Errorf("load: %v", err)
 				}
-				time.Sleep(time.Duration(dice.Int64N(int64(15 * time.Millisecond))))
+				time.Sleep(time.Duration(dice.Int64N(int64(90 * time.Millisecond))))
 			}
 		})
 	}
