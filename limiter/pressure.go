@@ -13,7 +13,7 @@ import (
 // Pressure says how near the limiter that admitted the request of ctx is to refusing requests like it, from 0 to 1, so
 // that a handler can answer with less, something cached or shorter, before anybody gets no answer at all:
 //
-//	if limiter.Pressure(ctx) > 0.5 {
+//	if rand.Float64() < limiter.Pressure(ctx) {
 //		return short, nil
 //	}
 //
@@ -22,8 +22,9 @@ import (
 // less. It rises at once and falls slowly. For work that came neither through package interceptors nor with
 // [ContextWithLimiter] it is 0. Reading it takes no lock and allocates nothing.
 //
-// At .5 all handlers change over at once, and back. Those that draw lots, limiter.Pressure(ctx) > rand.Float64(), come
-// closer to what can be served.
+// The lots are there for a reason: with limiter.Pressure(ctx) > 0.5 all handlers change over at once, and back, what the
+// work takes jumps, and the limit takes a while to follow it. At twice what can be answered in full, with short answers
+// that take a fifth of the work, twice as many then get no answer.
 //
 // C. Klein et al., "Brownout: Building More Robust Cloud Applications", ICSE 2014.
 func Pressure(ctx context.Context) float64 {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/signal"
@@ -39,7 +40,7 @@ type shop struct {
 }
 
 func (s *shop) UnaryCall(ctx context.Context, _ *pb.SimpleRequest) (*pb.SimpleResponse, error) {
-	if s.brownout && limiter.Pressure(ctx) > 0.5 { // this line is all that brownout takes
+	if s.brownout && rand.Float64() < limiter.Pressure(ctx) { // this line is all that brownout takes
 		return s.answer(ctx, short, shortWork)
 	}
 	return s.answer(ctx, full, fullWork)
@@ -85,7 +86,7 @@ type row struct {
 func run(
 	ctx context.Context, brownout bool, listener net.Listener, address string, opts ...grpc.DialOption,
 ) ([]row, error) {
-	srv := grpc.NewServer(interceptors.ServerOptions()...)
+	srv := grpc.NewServer(append(interceptors.ServerOptions(), grpc.WaitForHandlers(true))...)
 	pb.RegisterTestServiceServer(srv, &shop{workers: newPool(), brownout: brownout})
 	go func() { _ = srv.Serve(listener) }()
 	defer srv.Stop()
