@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/metadata"
 )
 
 const (
@@ -32,6 +33,9 @@ func (p *backendPicker) Pick(info balancer.PickInfo) (balancer.PickResult, error
 			return result, err
 		}
 		if a, ok := r.offer(b); ok {
+			if d.asksOf(a.to) {
+				result.Metadata = metadata.Join(result.Metadata, asksToHandOver)
+			}
 			done := result.Done
 			result.Done = func(info balancer.DoneInfo) {
 				d.ends(a, info)

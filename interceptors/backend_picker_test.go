@@ -112,7 +112,8 @@ func (o *overloaded) ask(rng *rand.Rand, calls int, overload func(backend int) f
 		}
 		said := new(percentages).of(LoadTrailer, pressureField, int(100*max(0, min(1, (o.came[b]-.8)/.2)))) // as limiter.Pressure has it
 		result.Done(balancer.DoneInfo{Err: answer, BytesSent: true, Trailer: said})
-		_, _ = d.end(answer, said)
+		n, _ := parseNews(said)
+		_, _ = d.end(answer, n)
 	}
 	return sent, good
 }

@@ -40,6 +40,9 @@ func (c *Client) begin(ctx context.Context, p *clientPolicy, callee *callee, tar
 	}
 	call.ctx = context.WithValue(call.ctx, dispatchKey{}, &call.dispatch)
 	if !callee.apart.Load() {
+		if call.dispatch.asksOf(&callee.standing) {
+			call.ctx = metadata.AppendToOutgoingContext(call.ctx, HandoverHeader, asksToHandOver[HandoverHeader][0])
+		}
 		call.dispatch.handOver(&callee.standing, call.began)
 	}
 	return call, nil
@@ -101,7 +104,8 @@ func (c *call) count() {
 
 // end takes in how the call ended, and returns the error that its caller gets.
 func (c *call) end(err error, trailer metadata.MD) error {
-	refusal, err := c.dispatch.end(err, trailer)
+	n, why := parseNews(trailer)
+	refusal, err := c.dispatch.end(err, n)
 	if refusal != nil {
 		c.permit.Cancel()
 		c.stays(refusal, err)
@@ -109,7 +113,6 @@ func (c *call) end(err error, trailer metadata.MD) error {
 	}
 	c.count()
 	now := time.Now()
-	n, why := parseNews(trailer)
 	if why != notIgnored {
 		c.client.callees.ignored[why].Add(1)
 	}
@@ -123,7 +126,7 @@ func (c *call) end(err error, trailer metadata.MD) error {
 	case c.given > 0 && took >= c.given: // it takes longer: the next one gets more
 		c.callee.latencies.observe(took)
 	}
-	c.learn(now, err, trailer)
+	c.learn(now, err, n)
 	if refusedBy(err) != nobody {
 		n = news{pressure: 1, mark: 1}
 	}
@@ -135,7 +138,7 @@ func (c *call) end(err error, trailer metadata.MD) error {
 
 // learn takes in what the end of the call says of its target, where backends are not told apart. A call that never came
 // to the load balancing says nothing of whether they are.
-func (c *call) learn(now time.Time, err error, trailer metadata.MD) {
+func (c *call) learn(now time.Time, err error, n news) {
 	own := sending{&c.callee.standing, c.began, c.probe}
 	switch {
 	case c.dispatch.isApart():
@@ -144,13 +147,12 @@ func (c *call) learn(now time.Time, err error, trailer metadata.MD) {
 		}
 	case isAnswer(err) || !c.callee.apart.Load():
 		c.callee.apart.Store(false)
-		c.judge(own, now, err, trailer)
+		c.judge(own, now, err, n)
 	}
 }
 
 // judge takes in what the end of an attempt says of where it went.
-func (c *call) judge(a sending, now time.Time, err error, trailer metadata.MD) {
-	n, _ := parseNews(trailer)
+func (c *call) judge(a sending, now time.Time, err error, n news) {
 	a.to.learn(c.criticality, now, a.began, err, n, c.back())
 	if c.policy.handover {
 		a.to.acceptance.learn(now, err, n)

@@ -123,18 +123,20 @@ func (s *Server) withCriticality(ctx context.Context, p *policy, method string) 
 
 // criticalityOf asks the operator and then the caller.
 func (p *policy) criticalityOf(ctx context.Context, method string) (limiter.Criticality, ignored) {
-	if criticality := p.criticalityByOperator(ctx, method); criticality != limiter.Unspecified {
-		return criticality, notIgnored
-	}
-	return p.criticalityByCaller(ctx, p.incoming.metadata(ctx))
+	return p.criticalityIn(ctx, method, p.incoming.metadata(ctx))
 }
 
 // criticalityAtTap is the same, but reads the metadata where the tap has it at hand.
 func (p *policy) criticalityAtTap(ctx context.Context, info *tap.Info) (limiter.Criticality, ignored) {
-	if criticality := p.criticalityByOperator(ctx, info.FullMethodName); criticality != limiter.Unspecified {
+	return p.criticalityIn(ctx, info.FullMethodName, info.Header)
+}
+
+// criticalityIn is the same for metadata that was looked up.
+func (p *policy) criticalityIn(ctx context.Context, method string, md metadata.MD) (limiter.Criticality, ignored) {
+	if criticality := p.criticalityByOperator(ctx, method); criticality != limiter.Unspecified {
 		return criticality, notIgnored
 	}
-	return p.criticalityByCaller(ctx, info.Header)
+	return p.criticalityByCaller(ctx, md)
 }
 
 // criticalityByOperator asks those whose word is not clamped: the user's function, then the table.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/balancer"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/spillway-go/spillway/limiter"
 )
@@ -111,16 +110,17 @@ func (d *dispatch) ends(a sending, info balancer.DoneInfo) {
 		d.sent, d.open = true, a
 	default:
 		d.sent, d.failure = true, info.Err
-		d.call.judge(a, now, info.Err, info.Trailer)
+		n, _ := parseNews(info.Trailer)
+		d.call.judge(a, now, info.Err, n)
 	}
 }
 
-// end takes in how the call ended, and returns the error that its caller gets. A refusal says that it was never sent.
-func (d *dispatch) end(err error, trailer metadata.MD) (refusal *notSent, _ error) {
+// end takes in how the call ended and what its callee said of its load, and returns the error that its caller gets. A refusal says that it was never sent.
+func (d *dispatch) end(err error, n news) (refusal *notSent, _ error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.open.to != nil {
-		d.call.judge(d.open, time.Now(), err, trailer)
+		d.call.judge(d.open, time.Now(), err, n)
 		d.open = sending{}
 	}
 	switch {

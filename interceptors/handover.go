@@ -13,7 +13,9 @@ import (
 
 // With [WithHandover] a request hands over what there is to be done for it when its handler makes a unary call to a callee
 // that holds its own load: one that says how much it has, in trailers of its own. What waits there is bounded there, so
-// that the request is not in flight here meanwhile: see [limiter.HandOver].
+// that the request is not in flight here meanwhile: see [limiter.HandOver]. Until a callee has said so it is asked with each
+// call, so that the first answer tells: one in which nobody waits has nothing to say by itself, and so long a caller in front
+// of it would say no for it (for 3.5 s, in one of ten runs).
 //
 // The responsibility is handed over only to who accepts it. A callee that never spoke of its load may have no bound. One
 // that is silent has taken nothing: it may be frozen, or gone. And one that lets calls run into their deadlines has more
@@ -41,7 +43,7 @@ type acceptance struct {
 
 // learn takes in how a call ended, and what its callee said of its load. Of two at a time one may be lost.
 func (a *acceptance) learn(now time.Time, err error, n news) {
-	if n != (news{}) && !a.holds.Load() {
+	if n.spoke && !a.holds.Load() {
 		a.holds.Store(true)
 	}
 	code := status.Code(err)
@@ -84,6 +86,11 @@ func WithHandover() ClientOption {
 		p.handover = true
 		return nil
 	})
+}
+
+// asksOf reports whether an attempt is to ask its callee whether that holds its load.
+func (d *dispatch) asksOf(to *standing) bool {
+	return !d.hedge && d.call.unary && d.call.policy.handover && !to.acceptance.holds.Load()
 }
 
 // handOver hands over to where an attempt goes, if that accepts, until the attempt ends. A hedge hands over nothing: its

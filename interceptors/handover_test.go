@@ -106,6 +106,61 @@ func TestRequestsAreHandedOverToWhoAccepts(t *testing.T) {
 	}
 }
 
+// A server in which nobody waits says that it holds its load to who asks, and that is once: the first answer tells. One in a
+// dry run does not hold its load, and one of before does not know the question.
+func TestACalleeIsAskedWhetherItHoldsItsLoad(t *testing.T) {
+	for name, dial := range map[string]func() []grpc.DialOption{
+		"backends apart": func() []grpc.DialOption { return DialOptions(WithHandover()) },
+		"interceptor only": func() []grpc.DialOption {
+			return []grpc.DialOption{grpc.WithUnaryInterceptor(newClient(t, WithHandover()).UnaryInterceptor())}
+		},
+	} {
+		for server, c := range map[string]struct {
+			opts       []grpc.ServerOption
+			handedOver int
+		}{
+			"protected": {newServer(t).ServerOptions(), 3},
+			"dry run":   {newServer(t, WithDryRun()).ServerOptions(), 0},
+			"bare":      {nil, 0},
+		} {
+			t.Run(name+"/"+server, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var asked atomic.Int64
+					heard := grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+						asked.Add(int64(len(metadata.ValueFromIncomingContext(ctx, HandoverHeader))))
+						return handler(ctx, req)
+					})
+					r := relayTo(t, append([]grpc.ServerOption{heard}, c.opts...), nil, dial()...)
+					r.ask(t, 1)
+					if asked.Swap(0) == 0 {
+						t.Error("the first call does not ask")
+					}
+					r.want(t, "after the first answer", 3-c.handedOver, c.handedOver)
+					if n := asked.Load(); (n > 0) != (c.handedOver == 0) {
+						t.Errorf("after the first answer %d more calls ask", n)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Who does not hand over does not ask.
+func TestOnlyWhoHandsOverAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asks := false
+		heard := grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			asks = len(metadata.ValueFromIncomingContext(ctx, HandoverHeader)) > 0
+			return handler(ctx, req)
+		})
+		r := relayTo(t, []grpc.ServerOption{heard}, nil, DialOptions()...)
+		r.ask(t, 1)
+		if asks {
+			t.Error("it asks")
+		}
+	})
+}
+
 // By default all are in flight.
 func TestWithoutHandover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -173,7 +228,7 @@ func TestWhoAccepts(t *testing.T) {
 		}
 		return st.Err()
 	}()
-	speaks, late := news{mark: .1}, status.Error(codes.DeadlineExceeded, "late")
+	speaks, late := news{mark: .1, spoke: true}, status.Error(codes.DeadlineExceeded, "late")
 	type end struct {
 		err   error
 		n     news
@@ -187,6 +242,7 @@ func TestWhoAccepts(t *testing.T) {
 		"one that nothing is known of":             {nil, 0, false},
 		"one that says nothing of its load":        {[]end{{nil, news{}, 100}}, 0, false},
 		"one that hands on a refusal of another":   {[]end{{ours, news{}, 100}}, 0, false},
+		"one that has nothing in its line":         {[]end{{nil, news{spoke: true}, 1}}, 0, true},
 		"one that has spoken of its load":          {[]end{{nil, speaks, 1}, {nil, news{}, 100}}, 0, true},
 		"one that refuses, and has spoken":         {[]end{{nil, speaks, 1}, {ours, news{}, 100}}, 0, true},
 		"one that is late now and then":            {[]end{{nil, speaks, 10}, {late, news{}, 8}, {nil, speaks, 1}}, 0, true},
@@ -240,7 +296,7 @@ func TestAnAttemptTakesBack(t *testing.T) {
 	}
 	now := time.Now()
 	var accepts, other standing
-	accepts.acceptance.learn(now, nil, news{mark: .1})
+	accepts.acceptance.learn(now, nil, news{spoke: true})
 	c.dispatch.handOver(&accepts, now)
 	want("at one that accepts", 1)
 	c.dispatch.ends(sending{to: &accepts, began: now}, balancer.DoneInfo{})
@@ -280,9 +336,7 @@ func (c *chance) workers(n int) func() {
 // One method of a server calls another server, which is asked for twice what it can do; a second method has all that it
 // needs here. The one does as much as the other server can, and the second loses nothing: the limit of the first server is
 // for what there is to be done at the first server. Were what waits behind it in flight, its limit would come down to 10,
-// and the second method would lose half of its requests. What is asked for counts from 2 s after the first handover on:
-// before the other server has spoken of its load, which takes a line there, nothing is handed over, and the second does
-// lose some.
+// and the second method would lose half of its requests.
 func TestAnOverloadedCalleeCostsItsOwnMethodOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dice := chance{rng: rand.New(rand.NewPCG(1, 2))}
@@ -300,25 +354,13 @@ func TestAnOverloadedCalleeCostsItsOwnMethodOnly(t *testing.T) {
 		}, nil)
 		var all sync.WaitGroup
 		var calling, alone tallied
-		var settled atomic.Bool
-		all.Go(func() {
-			for start := time.Now(); front.server.Limiter().Stats().HandedOver == 0; time.Sleep(10 * time.Millisecond) {
-				if time.Since(start) > 5*time.Second {
-					t.Error("nothing was handed over within 5 s of twice what the other server can do")
-					return
-				}
-			}
-			time.Sleep(2 * time.Second)
-			settled.Store(true)
-		})
 		ask := func(per time.Duration, to *tallied, call func(context.Context) error) {
-			for range int(12 * time.Second / per) {
+			for n := range int(8 * time.Second / per) {
 				time.Sleep(dice.time(per))
-				counts := settled.Load()
 				all.Go(func() {
 					ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 					defer cancel()
-					if err := call(ctx); counts {
+					if err := call(ctx); n > int(3*time.Second/per) {
 						to.count(err)
 					}
 				})

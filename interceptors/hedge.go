@@ -107,6 +107,12 @@ func (a *attempt) decides() bool {
 	return isAnswer(a.err) && status.Code(a.err) != codes.ResourceExhausted
 }
 
+// news returns what the callee said of its load.
+func (a *attempt) news() news {
+	n, _ := parseNews(a.trailer)
+	return n
+}
+
 // hedge sends the call, and once more if there is no answer after a time. Both have ended when it returns: nobody reads
 // the request or writes an answer any more.
 func (c *call) hedge(
@@ -127,7 +133,7 @@ func (c *call) hedge(
 		}
 		d := &dispatch{call: c, hedge: true}
 		second.send(context.WithValue(secondCtx, dispatchKey{}, d), method, req, cc, invoker, shared)
-		if refusal, _ := d.end(second.err, second.trailer); refusal != nil {
+		if refusal, _ := d.end(second.err, second.news()); refusal != nil {
 			c.callee.hedges.refund()
 			return
 		}
@@ -137,7 +143,7 @@ func (c *call) hedge(
 		}
 	})
 	first.send(firstCtx, method, req, cc, invoker, shared)
-	_, first.err = c.dispatch.end(first.err, first.trailer)
+	_, first.err = c.dispatch.end(first.err, first.news())
 	if !timer.Stop() {
 		if first.decides() {
 			cancelSecond()

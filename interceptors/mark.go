@@ -44,7 +44,7 @@ func (t *throttle) marked(now time.Time, n news) {
 		return
 	}
 	share, rise := 1-t.missing, markGain*(markAim-n.mark)
-	if n == (news{}) {
+	if n.pressure == 0 && n.mark == 0 {
 		rise = markFree
 	}
 	passed := min(now.Sub(t.last), markGap).Seconds()

@@ -23,26 +23,37 @@ const LoadTrailer = "spillway-load"
 
 // MarkTrailer is the trailer in which a server tells its caller, with the answer to a unary request, how long its line is:
 // "1;m=35" is version 1 and a [limiter.Limiter.Mark] of .35, of the server or of what it called for the request, whichever
-// is more. A server in which nobody waits sends none.
+// is more. A server in which nobody waits sends none, unless it was asked: see [HandoverHeader].
 const MarkTrailer = "spillway-mark"
+
+// HandoverHeader is the metadata in which the caller of a unary request asks whether the server holds its own load, so that
+// it may hand over to it: "1" is version 1. One that does answers with a [MarkTrailer], be it of 0. A client with
+// [WithHandover] asks until it knows.
+const HandoverHeader = "spillway-handover"
+
+// asksToHandOver is what a client asks with; never changed.
+var asksToHandOver = metadata.Pairs(HandoverHeader, "1")
 
 // news is what a callee said of its load.
 type news struct {
-	pressure float64 // from 0 to 1; 0: nothing was said
+	pressure float64 // from 0 to 1; 0: nothing was said, or that there is none
 	mark     float64 // the same
+	spoke    bool    // something was said
 }
 
-// tell sets the trailers of a request that was served, if there is anything to tell.
-func (s *Server) tell(ctx context.Context) {
-	set(ctx, &s.loads, LoadTrailer, pressureField, max(limiter.Pressure(ctx), limiter.PressureMet(ctx)))
-	set(ctx, &s.marks, MarkTrailer, markField, limiter.MarkMet(ctx))
+// tell sets the trailers of a request that was served, if there is anything to tell, or it was asked whether the server
+// holds its load.
+func (s *Server) tell(ctx context.Context, asked bool) {
+	set(ctx, &s.loads, LoadTrailer, pressureField, max(limiter.Pressure(ctx), limiter.PressureMet(ctx)), false)
+	set(ctx, &s.marks, MarkTrailer, markField, limiter.MarkMet(ctx), asked)
 }
 
 // What stands before the number in the trailers: the version, and what the number is.
 const pressureField, markField = "1;p=", "1;m="
 
-func set(ctx context.Context, known *percentages, trailer, field string, part float64) {
-	if percent := int(100 * part); percent > 0 {
+// set sets a trailer that says a part, if that is a percent at least or was asked for.
+func set(ctx context.Context, known *percentages, trailer, field string, part float64, asked bool) {
+	if percent := int(100 * part); percent > 0 || asked {
 		// It fails only outside of a gRPC server, where nobody reads trailers.
 		_ = grpc.SetTrailer(ctx, known.of(trailer, field, min(percent, 100)))
 	}
@@ -67,37 +78,36 @@ func (p *percentages) of(trailer, field string, percent int) metadata.MD {
 const maxNews = 64
 
 // parseNews reads both trailers, each for itself. why says why the first that could not be read was ignored.
-func parseNews(trailer metadata.MD) (n news, why ignored) {
-	n.pressure, why = parsePart(trailer[LoadTrailer], pressureField)
-	mark, whyNot := parsePart(trailer[MarkTrailer], markField)
-	n.mark = mark
+func parseNews(trailer metadata.MD) (news, ignored) {
+	pressure, ofPressure, why := parsePart(trailer[LoadTrailer], pressureField)
+	mark, ofMark, whyNot := parsePart(trailer[MarkTrailer], markField)
 	if why == notIgnored {
 		why = whyNot
 	}
-	return n, why
+	return news{pressure, mark, ofPressure || ofMark}, why
 }
 
 // parsePart reads the values of a trailer. Further fields may follow, which are of later versions that this one can read
 // too. What is not of version 1, doubled, too long or out of range counts as nothing said.
-func parsePart(values []string, field string) (part float64, why ignored) {
+func parsePart(values []string, field string) (part float64, said bool, why ignored) {
 	switch {
 	case len(values) == 0:
-		return 0, notIgnored
+		return 0, false, notIgnored
 	case len(values) > 1:
-		return 0, doubled
+		return 0, false, doubled
 	case len(values[0]) > maxNews:
-		return 0, oversized
+		return 0, false, oversized
 	}
 	digits, ok := strings.CutPrefix(values[0], field)
 	if !ok {
-		return 0, unknown
+		return 0, false, unknown
 	}
 	digits, _, _ = strings.Cut(digits, ";")
 	percent, err := strconv.ParseUint(digits, 10, 8)
 	if err != nil || percent > 100 {
-		return 0, malformed
+		return 0, false, malformed
 	}
-	return float64(percent) / 100, notIgnored
+	return float64(percent) / 100, true, notIgnored
 }
 
 // refuser says whose refusal an error is.

@@ -30,7 +30,7 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 		ctx = s.withCriticality(ctx, p, info.FullMethod)
 		return handler(srv, &middleware.WrappedServerStream{ServerStream: inner, WrappedContext: ctx})
 	}
-	request := s.identify(ctx, p, info.FullMethod, info, nil)
+	request := s.identify(ctx, p, info.FullMethod, p.incoming.metadata(ctx), info, nil)
 	permit, err := s.admit(ctx, info.FullMethod, request)
 	if err != nil {
 		return err
@@ -55,7 +55,7 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 	}()
 	err = handler(srv, guarded)
 	outcome = p.outcomeOf(err)
-	s.tell(ctx)
+	s.tell(ctx, false)
 	forbidRetry(ctx, err)
 	return err
 }

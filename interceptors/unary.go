@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/spillway-go/spillway/limiter"
@@ -24,7 +25,9 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if p.exempt.match(ctx, info.FullMethod, nil, req) { // from the limit, not from what it carries on
 		return handler(s.withCriticality(ctx, p, info.FullMethod), req)
 	}
-	request := s.identify(ctx, p, info.FullMethod, nil, req)
+	md := p.incoming.metadata(ctx)
+	asked := len(md[HandoverHeader]) > 0
+	request := s.identify(ctx, p, info.FullMethod, md, nil, req)
 	permit, err := s.admit(ctx, info.FullMethod, request)
 	if err != nil {
 		return nil, err
@@ -41,7 +44,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if !request.DryRun {
 		limiter.NoteMark(ctx, s.limiter.Mark(request.Criticality))
 	}
-	s.tell(ctx)
+	s.tell(ctx, asked && !request.DryRun)
 	forbidRetry(ctx, err)
 	return resp, err
 }
@@ -52,9 +55,9 @@ var errMisused = status.Error(codes.Internal, "spillway: an interceptor was call
 // identify returns what the limiter is asked for. Where nobody said how critical the request is, it is as an
 // interceptor outside of ours may have put it into ctx.
 func (s *Server) identify(
-	ctx context.Context, p *policy, method string, info *grpc.StreamServerInfo, req any,
+	ctx context.Context, p *policy, method string, md metadata.MD, info *grpc.StreamServerInfo, req any,
 ) limiter.Request {
-	criticality, why := p.criticalityOf(ctx, method)
+	criticality, why := p.criticalityIn(ctx, method, md)
 	s.metrics.ignore(why)
 	if criticality == limiter.Unspecified {
 		criticality = limiter.CriticalityFromContext(ctx)
