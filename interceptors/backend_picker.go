@@ -33,7 +33,7 @@ func (p *backendPicker) Pick(info balancer.PickInfo) (balancer.PickResult, error
 			return result, err
 		}
 		if a, ok := r.offer(b); ok {
-			if d.asksOf(a.to) {
+			if a.asked {
 				result.Metadata = metadata.Join(result.Metadata, asksToHandOver)
 			}
 			done := result.Done
@@ -116,7 +116,7 @@ func (r *round) offer(b *backend) (sending, bool) {
 	r.count()
 	r.d.goes(b, probe)
 	r.d.handOver(to, r.now)
-	return sending{to, r.now, probe}, true
+	return sending{to, r.now, probe, r.d.asks(to, r.now)}, true
 }
 
 // asks returns why a backend does not take the call, nil if it does.

@@ -22,6 +22,7 @@ type call struct {
 	began       time.Time
 	given       time.Duration // the deadline that it got by default; 0: it came with one, or has none
 	probe       bool          // of the breaker, where backends are not told apart
+	asked       bool          // whether the callee holds its load, the same
 	permit      limiter.Permit
 	dispatch    dispatch
 	counted     bool // among those that were sent
@@ -40,7 +41,7 @@ func (c *Client) begin(ctx context.Context, p *clientPolicy, callee *callee, tar
 	}
 	call.ctx = context.WithValue(call.ctx, dispatchKey{}, &call.dispatch)
 	if !callee.apart.Load() {
-		if call.dispatch.asksOf(&callee.standing) {
+		if call.asked = call.dispatch.asks(&callee.standing, call.began); call.asked {
 			call.ctx = metadata.AppendToOutgoingContext(call.ctx, HandoverHeader, asksToHandOver[HandoverHeader][0])
 		}
 		call.dispatch.handOver(&callee.standing, call.began)
@@ -139,7 +140,7 @@ func (c *call) end(err error, trailer metadata.MD) error {
 // learn takes in what the end of the call says of its target, where backends are not told apart. A call that never came
 // to the load balancing says nothing of whether they are.
 func (c *call) learn(now time.Time, err error, n news) {
-	own := sending{&c.callee.standing, c.began, c.probe}
+	own := sending{&c.callee.standing, c.began, c.probe, c.asked}
 	switch {
 	case c.dispatch.isApart():
 		if c.probe {
@@ -155,7 +156,7 @@ func (c *call) learn(now time.Time, err error, n news) {
 func (c *call) judge(a sending, now time.Time, err error, n news) {
 	a.to.learn(c.criticality, now, a.began, err, n, c.back())
 	if c.policy.handover {
-		a.to.acceptance.learn(now, err, n)
+		a.to.acceptance.learn(now, err, a.asked, n)
 	}
 	if !c.policy.withoutBreaker {
 		v := c.verdict(a, err)

@@ -36,6 +36,7 @@ type sending struct {
 	to    *standing // nil: there is none
 	began time.Time
 	probe bool // of the breaker
+	asked bool // whether the callee holds its load
 }
 
 // looks takes in that backends are looked at for an attempt.

@@ -15,7 +15,8 @@ import (
 // that holds its own load: one that says how much it has, in trailers of its own. What waits there is bounded there, so
 // that the request is not in flight here meanwhile: see [limiter.HandOver]. Until a callee has said so it is asked with each
 // call, so that the first answer tells: one in which nobody waits has nothing to say by itself, and so long a caller in front
-// of it would say no for it (for 3.5 s, in one of ten runs).
+// of it would say no for it (for 3.5 s, in one of ten runs). It is asked again after a while without a word, and if it has
+// none then, it does not hold its load any more: it may be another by now, at the same address.
 //
 // The responsibility is handed over only to who accepts it. A callee that never spoke of its load may have no bound. One
 // that is silent has taken nothing: it may be frozen, or gone. And one that lets calls run into their deadlines has more
@@ -23,7 +24,8 @@ import (
 // waits for such counts, and the limit here bounds it.
 
 const (
-	silent = time.Second // that a callee may have answered nothing
+	silent   = time.Second      // that a callee may have answered nothing
+	askAgain = 10 * time.Second // after it last spoke of its load
 
 	// A callee that holds its load refuses what it cannot do in time. Of its calls, up to one in five may run into
 	// their deadlines all the same: each adds to the score, and each that does not takes away; 22 in a row are too many. That
@@ -37,14 +39,20 @@ const (
 // acceptance is whether a callee accepts what waits for it. The zero value does not.
 type acceptance struct {
 	holds    atomic.Bool   // its load: it speaks of it
-	answered atomic.Int64  // when it last did, in nanoseconds of Unix time
+	spoke    atomic.Int64  // when it last did, in nanoseconds of Unix time
+	answered atomic.Int64  // when it last answered anything, the same
 	timeouts atomic.Uint64 // a float64: the score of its calls that ran into their deadlines, from 0 to 1
 }
 
-// learn takes in how a call ended, and what its callee said of its load. Of two at a time one may be lost.
-func (a *acceptance) learn(now time.Time, err error, n news) {
-	if n.spoke && !a.holds.Load() {
+// learn takes in how a call ended, whether it asked its callee, and what that said of its load. Of two at a time one may be
+// lost.
+func (a *acceptance) learn(now time.Time, err error, asked bool, n news) {
+	switch {
+	case n.spoke:
 		a.holds.Store(true)
+		a.spoke.Store(now.UnixNano())
+	case asked && err == nil: // an error may be of something in front of it
+		a.holds.Store(false)
 	}
 	code := status.Code(err)
 	if !a.holds.Load() || code == codes.Canceled { // which is the caller's doing
@@ -67,13 +75,23 @@ func (a *acceptance) learn(now time.Time, err error, n news) {
 	a.timeouts.Store(math.Float64bits(score))
 }
 
-// accepts reports whether the callee does, as far as is known. Where the clock was set it does not.
+// isUnknown reports whether the callee is to be asked.
+func (a *acceptance) isUnknown(now time.Time) bool {
+	return !a.holds.Load() || !isLessAgo(askAgain, a.spoke.Load(), now)
+}
+
+// isLessAgo reports whether an instant, in nanoseconds of Unix time, is less than that ago. Where the clock was set it is not.
+func isLessAgo(ago time.Duration, then int64, now time.Time) bool {
+	passed := time.Duration(now.UnixNano() - then)
+	return -ago < passed && passed < ago
+}
+
+// accepts reports whether the callee does, as far as is known.
 func (a *acceptance) accepts(now time.Time) bool {
 	if !a.holds.Load() || math.Float64frombits(a.timeouts.Load()) > mostTimeouts {
 		return false
 	}
-	silence := time.Duration(now.UnixNano() - a.answered.Load())
-	return -silent < silence && silence < silent
+	return isLessAgo(silent, a.answered.Load(), now)
 }
 
 // WithHandover takes requests out of flight while their handlers make unary calls to callees that hold their own load: by
@@ -88,9 +106,9 @@ func WithHandover() ClientOption {
 	})
 }
 
-// asksOf reports whether an attempt is to ask its callee whether that holds its load.
-func (d *dispatch) asksOf(to *standing) bool {
-	return !d.hedge && d.call.unary && d.call.policy.handover && !to.acceptance.holds.Load()
+// asks reports whether an attempt is to ask its callee whether that holds its load.
+func (d *dispatch) asks(to *standing, now time.Time) bool {
+	return !d.hedge && d.call.unary && d.call.policy.handover && to.acceptance.isUnknown(now)
 }
 
 // handOver hands over to where an attempt goes, if that accepts, until the attempt ends. A hedge hands over nothing: its

@@ -145,6 +145,23 @@ func TestACalleeIsAskedWhetherItHoldsItsLoad(t *testing.T) {
 	}
 }
 
+// A server that comes back without protection, at the same address, has what waits for it bounded here again.
+func TestACalleeIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRelay(t, nil, DialOptions(WithHandover())...)
+		r.trailer = marked
+		r.ask(t, 1)
+		r.trailer = nil
+		for start := time.Now(); time.Since(start) < askAgain-time.Second; {
+			r.want(t, "it has spoken lately", 0, 3)
+		}
+		for range 8 {
+			r.ask(t, 1)
+		}
+		r.want(t, "it was asked again, and did not answer that", 3, 0)
+	})
+}
+
 // Who does not hand over does not ask.
 func TestOnlyWhoHandsOverAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -233,6 +250,7 @@ func TestWhoAccepts(t *testing.T) {
 		err   error
 		n     news
 		times int
+		asked bool
 	}
 	for name, c := range map[string]struct {
 		ends  []end
@@ -240,23 +258,25 @@ func TestWhoAccepts(t *testing.T) {
 		want  bool
 	}{
 		"one that nothing is known of":             {nil, 0, false},
-		"one that says nothing of its load":        {[]end{{nil, news{}, 100}}, 0, false},
-		"one that hands on a refusal of another":   {[]end{{ours, news{}, 100}}, 0, false},
-		"one that has nothing in its line":         {[]end{{nil, news{spoke: true}, 1}}, 0, true},
-		"one that has spoken of its load":          {[]end{{nil, speaks, 1}, {nil, news{}, 100}}, 0, true},
-		"one that refuses, and has spoken":         {[]end{{nil, speaks, 1}, {ours, news{}, 100}}, 0, true},
-		"one that is late now and then":            {[]end{{nil, speaks, 10}, {late, news{}, 8}, {nil, speaks, 1}}, 0, true},
-		"one that lets calls run into deadlines":   {[]end{{nil, speaks, 10}, {late, news{}, 30}, {nil, speaks, 1}}, 0, false},
-		"the same, when it is in time again":       {[]end{{nil, speaks, 10}, {late, news{}, 30}, {nil, speaks, 50}}, 0, true},
-		"one that was silent":                      {[]end{{nil, speaks, 10}}, silent, false},
-		"one whose calls are cancelled":            {[]end{{nil, speaks, 1}, {status.Error(codes.Canceled, ""), news{}, 100}}, 0, true},
-		"one that answered before a clock was set": {[]end{{nil, speaks, 10}}, -time.Hour, false},
+		"one that says nothing of its load":        {[]end{{nil, news{}, 100, false}}, 0, false},
+		"one that hands on a refusal of another":   {[]end{{ours, news{}, 100, false}}, 0, false},
+		"one that has nothing in its line":         {[]end{{nil, news{spoke: true}, 1, true}}, 0, true},
+		"one that was asked again, and is silent":  {[]end{{nil, speaks, 1, false}, {nil, news{}, 1, true}}, 0, false},
+		"one that was asked again, and refuses":    {[]end{{nil, speaks, 1, false}, {ours, news{}, 1, true}}, 0, true},
+		"one that has spoken of its load":          {[]end{{nil, speaks, 1, false}, {nil, news{}, 100, false}}, 0, true},
+		"one that refuses, and has spoken":         {[]end{{nil, speaks, 1, false}, {ours, news{}, 100, false}}, 0, true},
+		"one that is late now and then":            {[]end{{nil, speaks, 10, false}, {late, news{}, 8, false}, {nil, speaks, 1, false}}, 0, true},
+		"one that lets calls run into deadlines":   {[]end{{nil, speaks, 10, false}, {late, news{}, 30, false}, {nil, speaks, 1, false}}, 0, false},
+		"the same, when it is in time again":       {[]end{{nil, speaks, 10, false}, {late, news{}, 30, false}, {nil, speaks, 50, false}}, 0, true},
+		"one that was silent":                      {[]end{{nil, speaks, 10, false}}, silent, false},
+		"one whose calls are cancelled":            {[]end{{nil, speaks, 1, false}, {status.Error(codes.Canceled, ""), news{}, 100, false}}, 0, true},
+		"one that answered before a clock was set": {[]end{{nil, speaks, 10, false}}, -time.Hour, false},
 	} {
 		now := time.Now()
 		var a acceptance
 		for _, e := range c.ends {
 			for range e.times {
-				a.learn(now, e.err, e.n)
+				a.learn(now, e.err, e.asked, e.n)
 			}
 		}
 		if got := a.accepts(now.Add(c.after)); got != c.want {
@@ -296,7 +316,7 @@ func TestAnAttemptTakesBack(t *testing.T) {
 	}
 	now := time.Now()
 	var accepts, other standing
-	accepts.acceptance.learn(now, nil, news{spoke: true})
+	accepts.acceptance.learn(now, nil, true, news{spoke: true})
 	c.dispatch.handOver(&accepts, now)
 	want("at one that accepts", 1)
 	c.dispatch.ends(sending{to: &accepts, began: now}, balancer.DoneInfo{})
