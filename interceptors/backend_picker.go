@@ -34,7 +34,7 @@ func (p *backendPicker) Pick(info balancer.PickInfo) (balancer.PickResult, error
 		}
 		if a, ok := r.offer(b); ok {
 			if a.asked {
-				result.Metadata = metadata.Join(result.Metadata, asksToHandOver)
+				result.Metadata = metadata.Join(result.Metadata, handoverQuestion)
 			}
 			done := result.Done
 			result.Done = func(info balancer.DoneInfo) {

@@ -42,7 +42,7 @@ func (c *Client) begin(ctx context.Context, p *clientPolicy, callee *callee, tar
 	call.ctx = context.WithValue(call.ctx, dispatchKey{}, &call.dispatch)
 	if !callee.apart.Load() {
 		if call.asked = call.dispatch.asks(&callee.standing, call.began); call.asked {
-			call.ctx = metadata.AppendToOutgoingContext(call.ctx, HandoverHeader, asksToHandOver[HandoverHeader][0])
+			call.ctx = metadata.AppendToOutgoingContext(call.ctx, HandoverHeader, handoverVersion)
 		}
 		call.dispatch.handOver(&callee.standing, call.began)
 	}

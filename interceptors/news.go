@@ -31,8 +31,9 @@ const MarkTrailer = "spillway-mark"
 // [WithHandover] asks until it knows.
 const HandoverHeader = "spillway-handover"
 
-// asksToHandOver is what a client asks with; never changed.
-var asksToHandOver = metadata.Pairs(HandoverHeader, "1")
+const handoverVersion = "1"
+
+var handoverQuestion = metadata.Pairs(HandoverHeader, handoverVersion) // never changed
 
 // news is what a callee said of its load.
 type news struct {
