@@ -66,7 +66,7 @@ const (
 	// work takes, or longer. At 0 the limit would drift over a plateau for ever; the more above 0, the more goodput is
 	// given away at the knee, to win time. The less of a stay is waiting, the less time there is to win: the set-point
 	// falls with ln W, to 0.
-	setPoint, slowEnough = 0.1, math.Ln2
+	setPoint, slowEnough = 0.08, math.Ln2
 
 	// The dither's width, as ln of the ratio of its levels: a factor of two where little is known, four for the leaps
 	// of a limit that is far too low, and an eighth at rest.
