@@ -116,7 +116,8 @@ func (d *dispatch) ends(a sending, info balancer.DoneInfo) {
 	}
 }
 
-// end takes in how the call ended and what its callee said of its load, and returns the error that its caller gets. A refusal says that it was never sent.
+// end takes in how the call ended and what its callee said of its load, and returns the error that its caller gets. A
+// refusal says that it was never sent.
 func (d *dispatch) end(err error, n news) (refusal *notSent, _ error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

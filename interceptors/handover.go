@@ -38,8 +38,7 @@ const (
 
 // acceptance is whether a callee accepts what waits for it. The zero value does not.
 type acceptance struct {
-	holds    atomic.Bool   // its load: it speaks of it
-	spoke    atomic.Int64  // when it last did, in nanoseconds of Unix time
+	spoke    atomic.Int64  // when it last spoke of its load, in nanoseconds of Unix time; 0: it does not hold it
 	answered atomic.Int64  // when it last answered anything, the same
 	timeouts atomic.Uint64 // a float64: the score of its calls that ran into their deadlines, from 0 to 1
 }
@@ -49,13 +48,12 @@ type acceptance struct {
 func (a *acceptance) learn(now time.Time, err error, asked bool, n news) {
 	switch {
 	case n.spoke:
-		a.holds.Store(true)
 		a.spoke.Store(now.UnixNano())
 	case asked && err == nil: // an error may be of something in front of it
-		a.holds.Store(false)
+		a.spoke.Store(0)
 	}
 	code := status.Code(err)
-	if !a.holds.Load() || code == codes.Canceled { // which is the caller's doing
+	if a.spoke.Load() == 0 || code == codes.Canceled { // which is the caller's doing
 		return
 	}
 	if isAnswer(err) {
@@ -77,7 +75,7 @@ func (a *acceptance) learn(now time.Time, err error, asked bool, n news) {
 
 // isUnknown reports whether the callee is to be asked.
 func (a *acceptance) isUnknown(now time.Time) bool {
-	return !a.holds.Load() || !isLessAgo(askAgain, a.spoke.Load(), now)
+	return !isLessAgo(askAgain, a.spoke.Load(), now)
 }
 
 // isLessAgo reports whether an instant, in nanoseconds of Unix time, is less than that ago. Where the clock was set it is not.
@@ -88,7 +86,7 @@ func isLessAgo(ago time.Duration, then int64, now time.Time) bool {
 
 // accepts reports whether the callee does, as far as is known.
 func (a *acceptance) accepts(now time.Time) bool {
-	if !a.holds.Load() || math.Float64frombits(a.timeouts.Load()) > mostTimeouts {
+	if a.spoke.Load() == 0 || math.Float64frombits(a.timeouts.Load()) > mostTimeouts {
 		return false
 	}
 	return isLessAgo(silent, a.answered.Load(), now)

@@ -106,6 +106,14 @@ func TestRequestsAreHandedOverToWhoAccepts(t *testing.T) {
 	}
 }
 
+// hears returns an option for a server that counts who asks whether it holds its load.
+func hears(asked *atomic.Int64) grpc.ServerOption {
+	return grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		asked.Add(int64(len(metadata.ValueFromIncomingContext(ctx, HandoverHeader))))
+		return handler(ctx, req)
+	})
+}
+
 // A server in which nobody waits says that it holds its load to who asks, and that is once: the first answer tells. One in a
 // dry run does not hold its load, and one of before does not know the question.
 func TestACalleeIsAskedWhetherItHoldsItsLoad(t *testing.T) {
@@ -126,11 +134,7 @@ func TestACalleeIsAskedWhetherItHoldsItsLoad(t *testing.T) {
 			t.Run(name+"/"+server, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var asked atomic.Int64
-					heard := grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-						asked.Add(int64(len(metadata.ValueFromIncomingContext(ctx, HandoverHeader))))
-						return handler(ctx, req)
-					})
-					r := relayTo(t, append([]grpc.ServerOption{heard}, c.opts...), nil, dial()...)
+					r := relayTo(t, append([]grpc.ServerOption{hears(&asked)}, c.opts...), nil, dial()...)
 					r.ask(t, 1)
 					if asked.Swap(0) == 0 {
 						t.Error("the first call does not ask")
@@ -165,14 +169,10 @@ func TestACalleeIsAskedAgain(t *testing.T) {
 // Who does not hand over does not ask.
 func TestOnlyWhoHandsOverAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		asks := false
-		heard := grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-			asks = len(metadata.ValueFromIncomingContext(ctx, HandoverHeader)) > 0
-			return handler(ctx, req)
-		})
-		r := relayTo(t, []grpc.ServerOption{heard}, nil, DialOptions()...)
+		var asked atomic.Int64
+		r := relayTo(t, []grpc.ServerOption{hears(&asked)}, nil, DialOptions()...)
 		r.ask(t, 1)
-		if asks {
+		if asked.Load() > 0 {
 			t.Error("it asks")
 		}
 	})
