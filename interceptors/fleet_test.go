@@ -26,6 +26,7 @@ type fleet struct {
 	grpc      []*grpc.Server
 	addresses []resolver.Address
 	listeners map[string]*bufconn.Listener
+	dialing   chan struct{} // has room for one
 }
 
 // connectFleet starts a server for each service, with the options, for the time of the test.
@@ -40,7 +41,7 @@ func connectFleet(t *testing.T, services []*service, serviceConfig string, opts 
 // startFleet starts the servers only.
 func startFleet(t testing.TB, services []*service, opts ...Option) *fleet {
 	t.Helper()
-	f := &fleet{listeners: map[string]*bufconn.Listener{}}
+	f := &fleet{listeners: map[string]*bufconn.Listener{}, dialing: make(chan struct{}, 1)}
 	for i, svc := range services {
 		s := newServer(t, opts...)
 		srv := grpc.NewServer(append(s.ServerOptions(), grpc.WaitForHandlers(true))...)
@@ -77,6 +78,10 @@ func (f *fleet) dial(t testing.TB, opts ...grpc.DialOption) (*grpc.ClientConn, *
 	names.InitialState(resolver.State{Addresses: f.addresses})
 	conn, err := grpc.NewClient("fleet:///all", append(opts, grpc.WithResolvers(names),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			// One after the other: a connection of bufconn starts timers of no time, and two goroutines of a bubble that do so at
+			// once can bring the race detector down (https://go.dev/issue/78156).
+			f.dialing <- struct{}{}
+			defer func() { <-f.dialing }()
 			return f.listeners[address].DialContext(ctx)
 		}),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithIdleTimeout(0))...)

@@ -28,8 +28,13 @@ func TestOrca(t *testing.T) {
 				networks[name] = bufconn.Listen(1 << 16)
 				listeners, addresses = append(listeners, networks[name]), append(addresses, name)
 			}
+			dialing := make(chan struct{}, 1) // one after the other: at once they can bring the race detector down (https://go.dev/issue/78156)
 			r, err := run(t.Context(), balancer.config, listeners, addresses,
-				grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return networks[address].DialContext(ctx) }))
+				grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+					dialing <- struct{}{}
+					defer func() { <-dialing }()
+					return networks[address].DialContext(ctx)
+				}))
 			if err != nil {
 				t.Fatal(err)
 			}
