@@ -69,7 +69,7 @@ type list struct {
 
 // queue holds the waiters of one criticality in the order in which they came.
 //
-// It may stand for as long as a burst can. When its credit is spent the queue is standing, and only shortLine may wait.
+// It may stand for as long as a burst can. When its credit is spent the queue is standing, and only a few may wait: see standingLine.
 type queue struct {
 	list
 	burst
@@ -233,7 +233,8 @@ func (l *line) heaviest(level int) (worst *waiter) {
 	return worst
 }
 
-// lookBack bounds the work of heaviest and of behind. A line that stands is shorter.
+// lookBack bounds the work of heaviest and of behind. A line that stands is hardly ever longer, but where little more comes
+// than can be served: there they choose among those who came last.
 const lookBack = 8
 
 // push puts a waiter at the end of its queue, or of the reserve; one that overtakes passes those of a lower cohort.
@@ -318,9 +319,9 @@ func (l *line) full(now time.Duration, level int, p pace, t *threshold) Reason {
 }
 
 // few reports whether so many, with so much work, are few enough for one more of the level behind them in a standing line.
-// But for the first three none waits longer than a burst would.
+// But for the first three none waits longer than a burst would, or where there is no memory for more.
 func (l *line) few(level, ahead int, work float64, p pace, t *threshold) bool {
-	return ahead < shortLine || ahead < t.lines[level] && p.wait(work) <= p.fullCredit()
+	return ahead < shortLine || ahead < min(t.lines[level], l.most) && p.wait(work) <= p.fullCredit()
 }
 
 // room returns how long the line may stand for a level, but for the few who may always wait. The credit is that of now.

@@ -32,6 +32,26 @@ func TestStandingLine(t *testing.T) {
 	}
 }
 
+// However long a line may stand, no more wait than there is memory for.
+func TestStandingLineKeepsToMemory(t *testing.T) {
+	const load, level = 1.02, 1
+	p := pace{drain: 1000, service: 10 * time.Millisecond, slack: time.Second, typical: 1}
+	for _, most := range []int{shortLine, 8, math.MaxInt} {
+		var l line
+		var th threshold
+		l.most = most
+		for i := range th.loads {
+			th.loads[i], th.lines[i] = load, standingLine(load)
+		}
+		n := 0
+		for ; l.few(level, n, 0, p, &th); n++ {
+		}
+		if want := min(most, standingLine(load)); n != want {
+			t.Errorf("%d wait where %d may, want %d", n, most, want)
+		}
+	}
+}
+
 // A little more than one can do comes at random for minutes. With three in line at most it is idle for a ninth of the time.
 func TestALineIsSeldomEmptyWhereLittleTooMuchComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 )
 
 // Mark returns the congestion mark for requests of criticality c, from 0 to 1: how long a newcomer would wait now, over
-// what may be waited, and 1 while newcomers are refused. So who is answered can hold back before anybody is refused. It
+// what may be waited in calm times or by the credit of the line, and 1 while newcomers are refused. So who is answered can hold back before anybody is refused. It
 // takes no lock and allocates nothing.
 //
 // Marks in the place of losses are those of ECN (RFC 3168), and that they say how much, those of DCTCP (M. Alizadeh et al.,
