@@ -12,11 +12,12 @@ import (
 )
 
 // With [WithHandover] a request hands over what there is to be done for it when its handler makes a unary call to a callee
-// that holds its own load: one that says how much it has, in trailers of its own. What waits there is bounded there, so
+// that holds its own load: one that says so, by marks of its own. What waits there is bounded there, so
 // that the request is not in flight here meanwhile: see [limiter.HandOver]. Until a callee has said so it is asked with each
 // call, so that the first answer tells: one in which nobody waits has nothing to say by itself, and so long a caller in front
 // of it would say no for it (for 3.5 s, in one of ten runs). It is asked again after a while without a word, and if it has
-// none then, it does not hold its load any more: it may be another by now, at the same address.
+// none then, it does not hold its load any more: it may be another by now, at the same address. Nor does one whose word is
+// long ago, though all that it answers since be errors, which may be of something in front of it.
 //
 // The responsibility is handed over only to who accepts it. A callee that never spoke of its load may have no bound. One
 // that is silent has taken nothing: it may be frozen, or gone. And one that lets calls run into their deadlines has more
@@ -26,6 +27,7 @@ import (
 const (
 	silent   = time.Second      // that a callee may have answered nothing
 	askAgain = 10 * time.Second // after it last spoke of its load
+	believed = time.Minute      // the same: no longer
 
 	// A callee that holds its load refuses what it cannot do in time. Of its calls, up to one in five may run into
 	// their deadlines all the same: each adds to the score, and each that does not takes away; 22 in a row are too many. That
@@ -47,7 +49,7 @@ type acceptance struct {
 // lost.
 func (a *acceptance) learn(now time.Time, err error, asked bool, n news) {
 	switch {
-	case n.spoke:
+	case n.holds:
 		a.spoke.Store(now.UnixNano())
 	case asked && err == nil: // an error may be of something in front of it
 		a.spoke.Store(0)
@@ -86,7 +88,7 @@ func isLessAgo(ago time.Duration, then int64, now time.Time) bool {
 
 // accepts reports whether the callee does, as far as is known.
 func (a *acceptance) accepts(now time.Time) bool {
-	if a.spoke.Load() == 0 || math.Float64frombits(a.timeouts.Load()) > mostTimeouts {
+	if !isLessAgo(believed, a.spoke.Load(), now) || math.Float64frombits(a.timeouts.Load()) > mostTimeouts {
 		return false
 	}
 	return isLessAgo(silent, a.answered.Load(), now)

@@ -25,6 +25,7 @@ import (
 type relay struct {
 	front   *pair
 	trailer metadata.MD // of the next answers
+	mark    float64     // that the other server meets in what it calls
 	takes   time.Duration
 }
 
@@ -39,6 +40,7 @@ func relayTo(t *testing.T, behinds []grpc.ServerOption, fronts []Option, dial ..
 	r := &relay{takes: time.Second / 4}
 	behind, _ := serve(t, &service{unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
 		_ = grpc.SetTrailer(ctx, r.trailer) // it fails where the caller has gone
+		limiter.NoteMark(ctx, r.mark)
 		time.Sleep(r.takes)
 		return &testpb.SimpleResponse{}, nil
 	}}, behinds, dial...)
@@ -143,6 +145,9 @@ func TestACalleeIsAskedWhetherItHoldsItsLoad(t *testing.T) {
 					if n := asked.Load(); (n > 0) != (c.handedOver == 0) {
 						t.Errorf("after the first answer %d more calls ask", n)
 					}
+					r.mark = .3
+					r.ask(t, 1)
+					r.want(t, "after a mark from further down", 3-c.handedOver, c.handedOver)
 				})
 			})
 		}
@@ -164,6 +169,19 @@ func TestACalleeIsAskedAgain(t *testing.T) {
 		}
 		r.want(t, "it was asked again, and did not answer that", 3, 0)
 	})
+}
+
+// Errors may be of something in front of a callee, and say nothing of it. But its word does not last for ever.
+func TestWordOfACalleeIsBelievedForAWhile(t *testing.T) {
+	var a acceptance
+	start := time.Now()
+	a.learn(start, nil, true, news{holds: true})
+	for at := start; at.Before(start.Add(2 * believed)); at = at.Add(silent / 2) {
+		a.learn(at, status.Error(codes.NotFound, "no such thing"), true, news{})
+		if got, want := a.accepts(at), at.Before(start.Add(believed)); got != want {
+			t.Fatalf("%v after it last spoke it accepts: %v, want %v", at.Sub(start), got, want)
+		}
+	}
 }
 
 // Who does not hand over does not ask.
@@ -245,7 +263,7 @@ func TestWhoAccepts(t *testing.T) {
 		}
 		return st.Err()
 	}()
-	speaks, late := news{mark: .1, spoke: true}, status.Error(codes.DeadlineExceeded, "late")
+	speaks, late := news{mark: .1, holds: true}, status.Error(codes.DeadlineExceeded, "late")
 	type end struct {
 		err   error
 		n     news
@@ -260,7 +278,7 @@ func TestWhoAccepts(t *testing.T) {
 		"one that nothing is known of":             {nil, 0, false},
 		"one that says nothing of its load":        {[]end{{nil, news{}, 100, false}}, 0, false},
 		"one that hands on a refusal of another":   {[]end{{ours, news{}, 100, false}}, 0, false},
-		"one that has nothing in its line":         {[]end{{nil, news{spoke: true}, 1, true}}, 0, true},
+		"one that has nothing in its line":         {[]end{{nil, news{holds: true}, 1, true}}, 0, true},
 		"one that was asked again, and is silent":  {[]end{{nil, speaks, 1, false}, {nil, news{}, 1, true}}, 0, false},
 		"one that was asked again, and refuses":    {[]end{{nil, speaks, 1, false}, {ours, news{}, 1, true}}, 0, true},
 		"one that has spoken of its load":          {[]end{{nil, speaks, 1, false}, {nil, news{}, 100, false}}, 0, true},
@@ -316,7 +334,7 @@ func TestAnAttemptTakesBack(t *testing.T) {
 	}
 	now := time.Now()
 	var accepts, other standing
-	accepts.acceptance.learn(now, nil, true, news{spoke: true})
+	accepts.acceptance.learn(now, nil, true, news{holds: true})
 	c.dispatch.handOver(&accepts, now)
 	want("at one that accepts", 1)
 	c.dispatch.ends(sending{to: &accepts, began: now}, balancer.DoneInfo{})

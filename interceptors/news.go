@@ -27,8 +27,9 @@ const LoadTrailer = "spillway-load"
 const MarkTrailer = "spillway-mark"
 
 // HandoverHeader is the metadata in which the caller of a unary request asks whether the server holds its own load, so that
-// it may hand over to it: "1" is version 1. One that does answers with a [MarkTrailer], be it of 0. A client with
-// [WithHandover] asks until it knows.
+// it may hand over to it: "1" is version 1, and any value asks. One that does answers with a [MarkTrailer], be it of 0; one
+// in a dry run does not, and sends none. A client with [WithHandover] asks until it knows, and again after ten seconds
+// without a word.
 const HandoverHeader = "spillway-handover"
 
 const handoverVersion = "1"
@@ -39,14 +40,16 @@ var handoverQuestion = metadata.Pairs(HandoverHeader, handoverVersion) // never 
 type news struct {
 	pressure float64 // from 0 to 1; 0: nothing was said, or that there is none
 	mark     float64 // the same
-	spoke    bool    // something was said
+	holds    bool    // a mark was sent, as by those only who hold their load
 }
 
 // tell sets the trailers of a request that was served, if there is anything to tell, or it was asked whether the server
-// holds its load.
-func (s *Server) tell(ctx context.Context, asked bool) {
+// holds its load. In a dry run it does not, and passes on no mark, which would say so.
+func (s *Server) tell(ctx context.Context, asked, dryRun bool) {
 	set(ctx, &s.loads, LoadTrailer, pressureField, max(limiter.Pressure(ctx), limiter.PressureMet(ctx)), false)
-	set(ctx, &s.marks, MarkTrailer, markField, limiter.MarkMet(ctx), asked)
+	if !dryRun {
+		set(ctx, &s.marks, MarkTrailer, markField, limiter.MarkMet(ctx), asked)
+	}
 }
 
 // What stands before the number in the trailers: the version, and what the number is.
@@ -80,12 +83,12 @@ const maxNews = 64
 
 // parseNews reads both trailers, each for itself. why says why the first that could not be read was ignored.
 func parseNews(trailer metadata.MD) (news, ignored) {
-	pressure, ofPressure, why := parsePart(trailer[LoadTrailer], pressureField)
-	mark, ofMark, whyNot := parsePart(trailer[MarkTrailer], markField)
+	pressure, _, why := parsePart(trailer[LoadTrailer], pressureField)
+	mark, holds, whyNot := parsePart(trailer[MarkTrailer], markField)
 	if why == notIgnored {
 		why = whyNot
 	}
-	return news{pressure, mark, ofPressure || ofMark}, why
+	return news{pressure, mark, holds}, why
 }
 
 // parsePart reads the values of a trailer. Further fields may follow, which are of later versions that this one can read

@@ -55,7 +55,7 @@ func (s *Server) stream(srv any, inner grpc.ServerStream, info *grpc.StreamServe
 	}()
 	err = handler(srv, guarded)
 	outcome = p.outcomeOf(err)
-	s.tell(ctx, false)
+	s.tell(ctx, false, request.DryRun)
 	forbidRetry(ctx, err)
 	return err
 }

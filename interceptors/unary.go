@@ -44,7 +44,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if !request.DryRun {
 		limiter.NoteMark(ctx, s.limiter.Mark(request.Criticality))
 	}
-	s.tell(ctx, asked && !request.DryRun)
+	s.tell(ctx, asked, request.DryRun)
 	forbidRetry(ctx, err)
 	return resp, err
 }
