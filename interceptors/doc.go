@@ -24,5 +24,5 @@
 //
 //	conn, err := grpc.NewClient(target, append(interceptors.DialOptions(), ...)...)
 //
-// gRPC's health and reflection services are exempt: a server that is busy is not dead.
+// gRPC's own services (health, reflection, load reports) are exempt: a server that is busy is not dead.
 package interceptors

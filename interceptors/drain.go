@@ -12,7 +12,8 @@ import (
 
 // Drain ends the server's part in the service without losing what it has begun. It turns readiness off ([Server.Health]
 // and [Server.ServeReady]), refuses new calls and streams with [ErrDraining], and waits until those that were there
-// before have ended, calls in the line and idle streams too. Health and reflection services are answered as before.
+// before have ended, calls in the line and idle streams too. gRPC's own services (health, reflection, load reports) are
+// answered as before.
 //
 // It returns nil when nothing is left, or, when ctx ends first, an error that says how many calls and streams are, and
 // that wraps the cause of ctx. It may be called at any time, from any goroutine, and again: each call waits for itself.
