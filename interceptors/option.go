@@ -101,8 +101,8 @@ func (o meterOption) check() error {
 }
 
 // WithExempt lets requests that the matcher selects pass without a permit, besides gRPC's health, reflection
-// and load report services, which always do. It can be given more than once. Exempt a method that mostly waits for something to
-// tell, such as a Watch: it would count as in flight while it waits. The matcher is asked in the tap too, where
+// and load report services, which always do. It can be given more than once. Exempt a method that mostly waits for
+// something to tell, such as a Watch: it would count as in flight while it waits. The matcher is asked in the tap too, where
 // no message and no stream type is known yet; see [CriticalityFunc] for what it must not do there.
 func WithExempt(m selector.Matcher) Option {
 	return optionFunc(func(c *config) error {

@@ -29,9 +29,10 @@ type policy struct {
 // called at any time, from any goroutine. No request is refused for it, and each is treated by the old options or by
 // the new, never by some of both; a stream keeps those that it was opened with.
 //
-// [WithLimiter], [WithLimiterOptions], [WithMeterProvider], [WithoutTap] and [WithLoadReports] hold from NewServer on: they
-// stay as they were, and are rejected here. The shares of [WithBulkhead] go to the server's own limiter, together with those of
-// WithLimiterOptions and in place of all others, for streams that are open too; see [limiter.Limiter.SetBulkheads]. A
+// [WithLimiter], [WithLimiterOptions], [WithMeterProvider], [WithoutTap] and [WithLoadReports] hold from NewServer on:
+// they stay as they were, and are rejected here. The shares of [WithBulkhead] go to the server's own limiter, together
+// with those of WithLimiterOptions and in place of all others, for streams that are open too; see
+// [limiter.Limiter.SetBulkheads]. A
 // limiter that was given has to be told before, by its SetBulkheads. An error names what is wrong, and leaves
 // everything as it was.
 func (s *Server) SetOptions(opts ...Option) error {

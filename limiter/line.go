@@ -69,7 +69,8 @@ type list struct {
 
 // queue holds the waiters of one criticality in the order in which they came.
 //
-// It may stand for as long as a burst can. When its credit is spent the queue is standing, and only a few may wait: see standingLine.
+// It may stand for as long as a burst can. When its credit is spent the queue is standing, and only a few may wait: see
+// standingLine.
 type queue struct {
 	list
 	burst

@@ -8,8 +8,8 @@ import (
 )
 
 // Mark returns the congestion mark for requests of criticality c, from 0 to 1: how long a newcomer would wait now, over
-// what may be waited in calm times or by the credit of the line, and 1 while newcomers are refused. So who is answered can hold back before anybody is refused. It
-// takes no lock and allocates nothing.
+// what may be waited in calm times or by the credit of the line, and 1 while newcomers are refused. So who is answered can
+// hold back before anybody is refused. It takes no lock and allocates nothing.
 //
 // Marks in the place of losses are those of ECN (RFC 3168), and that they say how much, those of DCTCP (M. Alizadeh et al.,
 // SIGCOMM 2010). A mark is of this instant, where [Limiter.Pressure] has a memory: what a request has waited itself is
