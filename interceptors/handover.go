@@ -12,12 +12,12 @@ import (
 )
 
 // With [WithHandover] a request hands over what there is to be done for it when its handler makes a unary call to a callee
-// that holds its own load: one that says so, by marks of its own. What waits there is bounded there, so
-// that the request is not in flight here meanwhile: see [limiter.HandOver]. Until a callee has said so it is asked with each
-// call, so that the first answer tells: one in which nobody waits has nothing to say by itself, and so long a caller in front
-// of it would say no for it (for 3.5 s, in one of ten runs). It is asked again after a while without a word, and if it has
-// none then, it does not hold its load any more: it may be another by now, at the same address. Nor does one whose word is
-// long ago, though all that it answers since be errors, which may be of something in front of it.
+// that holds its own load: one that says so, by marks of its own. What waits there is bounded there, so that the request is
+// not in flight here meanwhile: see [limiter.HandOver]. Until a callee has said so it is asked with each call, so that the
+// first answer tells: one in which nobody waits has nothing to say by itself, and so long a caller in front of it would say
+// no for it (for 3.5 s, in one of ten runs). It is asked again after a while without a word, and if it has none then, it does
+// not hold its load any more: it may be another by now, at the same address. Nor does one whose word is long ago, though all
+// that it answers since be errors, which may be of something in front of it.
 //
 // The responsibility is handed over only to who accepts it. A callee that never spoke of its load may have no bound. One
 // that is silent has taken nothing: it may be frozen, or gone. And one that lets calls run into their deadlines has more

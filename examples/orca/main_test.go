@@ -28,7 +28,7 @@ func TestOrca(t *testing.T) {
 				networks[name] = bufconn.Listen(1 << 16)
 				listeners, addresses = append(listeners, networks[name]), append(addresses, name)
 			}
-			dialing := make(chan struct{}, 1) // one after the other: at once they can bring the race detector down (https://go.dev/issue/78156)
+			dialing := make(chan struct{}, 1) // room for one: at once they can bring the race detector down (https://go.dev/issue/78156)
 			r, err := run(t.Context(), balancer.config, listeners, addresses,
 				grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 					dialing <- struct{}{}
