@@ -69,8 +69,10 @@ const (
 	setPoint, slowEnough = 0.08, math.Ln2
 
 	// The dither's width, as ln of the ratio of its levels: a factor of two where little is known, four for the leaps
-	// of a limit that is far too low, and an eighth at rest.
-	wide, widest, narrow = 0.7, 1.4, 0.12
+	// of a limit that is far too low, an eighth at rest, and a quarter at rest where all wait: a pair takes
+	// perPhase * SCV / width² completions and moves the centre in proportion to the width, so that a narrower dither
+	// would need minutes to come down from far above the knee. Where work is noisy so would that, hence times sqrt(SCV).
+	wide, widest, narrow, narrowest = 0.7, 1.4, 0.25, 0.12
 
 	// The part of the width that lies above the centre. In flight below the knee costs goodput, above it only time.
 	above = 0.7
@@ -240,7 +242,11 @@ func (e *Elasticity) enter(s Sample) int {
 		e.told, e.width = true, widest
 		return e.level(s)
 	}
-	e.resume = 0 // this limit was in force before
+	e.resume = 0             // this limit was in force before
+	if e.free.goodput == 0 { // nothing is known, not even that there was a time of less: look below the limit first
+		e.centre = max(1, e.centre*math.Exp(-above*e.width))
+		return e.level(s)
+	}
 	return round(e.centre, s.Limit)
 }
 
@@ -336,8 +342,9 @@ func (e *Elasticity) finish() {
 	case z < fall && pair < aim:
 		step = min(step, -fallStep*width)
 		e.width = min(wide, widenFalling*e.width)
-	case 0 < z && z < near: // at rest, unless all wait: there the dither costs nothing, and a narrow one leads nowhere
-		e.width = min(wide, max(narrow, shrink*e.width, waiting))
+	case 0 < z && z < near: // at rest
+		least := max(narrowest, min(waiting, narrow*math.Sqrt(max(1, e.noise.scv()))))
+		e.width = min(wide, max(least, shrink*e.width))
 	}
 	e.centre = max(1, e.centre*math.Exp(step))
 }

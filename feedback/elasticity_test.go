@@ -14,7 +14,7 @@ import (
 func finishPair(elasticity, best float64) float64 {
 	const n = 10_000 // completions of each phase: no doubt left
 	length := 10 * time.Second
-	e := Elasticity{centre: 10, width: narrow, bound: true, high: true, free: free{service: best}}
+	e := Elasticity{centre: 10, width: narrowest, bound: true, high: true, free: free{service: best}}
 	e.last = point{n: math.Log(10), x: math.Log(1000), weight: n}
 	e.phase = littles.Window{End: length, Area: 11 * length.Seconds(), Completions: n}
 	e.useful = 1000 * math.Pow(1.1, elasticity) * length.Seconds()
@@ -84,12 +84,13 @@ func TestStaysThatHardlyDifferAreMostlyWaiting(t *testing.T) {
 	}
 }
 
-// A dither that costs nothing stays wide: where all wait, a narrow one would need minutes to lead anywhere.
-func TestTheDitherStaysWideWhileAllWait(t *testing.T) {
-	widthAfter := func(stays, elasticity float64) float64 {
+// A dither that costs little stays wider: where all wait the narrowest would need minutes to lead anywhere, and where work
+// is noisy a narrow one would too.
+func TestTheDitherStaysWiderWhileAllWait(t *testing.T) {
+	widthAfter := func(scv, stays, elasticity float64) float64 {
 		const n = 130
 		e := Elasticity{centre: 20, width: wide, bound: true, high: true, free: free{service: 0.040}}
-		e.noise = noise{estimate: 1, stays: stays}
+		e.noise = noise{estimate: scv, stays: stays}
 		for range 20 { // pairs just above the set-point
 			e.last = point{n: math.Log(16), x: math.Log(1000), weight: n}
 			e.phase = littles.Window{End: time.Second, Area: 32, Completions: n}
@@ -99,10 +100,16 @@ func TestTheDitherStaysWideWhileAllWait(t *testing.T) {
 		}
 		return e.width
 	}
-	if got := widthAfter(1, 0.01); got != narrow {
-		t.Errorf("where nobody waits the width comes to %.2f, want %v", got, narrow)
+	if got := widthAfter(1, 1, 0.01); got != narrowest {
+		t.Errorf("where nobody waits the width comes to %.2f, want %v", got, narrowest)
 	}
-	if got := widthAfter(0.2, setPoint+0.01); got < 0.6 || got > wide {
-		t.Errorf("where all stay for twice as long as their work takes the width comes to %.2f, want .6 to %v", got, wide)
+	if got := widthAfter(1, 0.2, setPoint+0.01); got != narrow {
+		t.Errorf("where all stay for twice as long as their work takes the width comes to %.2f, want %v", got, narrow)
+	}
+	if got := widthAfter(4, 0.8, setPoint+0.01); got != 2*narrow {
+		t.Errorf("and where work is noisier by four it comes to %.2f, want %v", got, 2*narrow)
+	}
+	if got := widthAfter(20, 1, setPoint+0.01); got != wide {
+		t.Errorf("and where it is by twenty it stays at %.2f, want %v", got, wide)
 	}
 }
