@@ -113,3 +113,20 @@ func TestTheDitherStaysWiderWhileAllWait(t *testing.T) {
 		t.Errorf("and where it is by twenty it stays at %.2f, want %v", got, wide)
 	}
 }
+
+// Nobody knows whether the limit to start from is too low or too high. In overload from the start nothing is risked above it
+// before it has been seen that less in flight gives less goodput.
+func TestOverloadFromTheStartIsNotMetWithAHigherLimit(t *testing.T) {
+	overload := scene{workers: 10, service: 10 * time.Millisecond, offered: 3000}
+	for _, start := range []int{2, 20, 1000} {
+		var law Elasticity
+		limit, lowest := start, start
+		for now := time.Duration(0); lowest == start; {
+			sample := overload.window(now, limit)
+			limit, now = law.Update(sample), sample.End
+			if lowest = min(lowest, limit); limit > start {
+				t.Fatalf("from %d the limit went to %d before any lower one was tried", start, limit)
+			}
+		}
+	}
+}
