@@ -32,9 +32,8 @@ type policy struct {
 // [WithLimiter], [WithLimiterOptions], [WithMeterProvider], [WithoutTap] and [WithLoadReports] hold from NewServer on:
 // they stay as they were, and are rejected here. The shares of [WithBulkhead] go to the server's own limiter, together
 // with those of WithLimiterOptions and in place of all others, for streams that are open too; see
-// [limiter.Limiter.SetBulkheads]. A
-// limiter that was given has to be told before, by its SetBulkheads. An error names what is wrong, and leaves
-// everything as it was.
+// [limiter.Limiter.SetBulkheads]. A limiter that was given has to be told before, by its SetBulkheads. An error names
+// what is wrong, and leaves everything as it was.
 func (s *Server) SetOptions(opts ...Option) error {
 	for _, opt := range opts {
 		if fixed, ok := opt.(lasting); ok {
