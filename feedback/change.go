@@ -23,7 +23,7 @@ const (
 
 	// What a probe has to give, as a change of ln X, and the odds at which it counts as given, and as not. The limit is
 	// higher by above * wide = 0.49.
-	worth, given, refused = 0.25, 5, -2
+	worth, given, refuted = 0.25, 5, -2
 )
 
 // odds returns what a window adds to the odds that ln X is higher by shift than it was, against as it was. The goodput of a
@@ -65,7 +65,7 @@ func (e *Elasticity) probe(s Sample) {
 		e.centre *= math.Exp(above * wide)
 		e.restart(s)
 		e.high = true
-	case e.gives < refused:
+	case e.gives < refuted:
 		e.changes = changes{less: e.less}
 		e.wait(s)
 	}
