@@ -26,10 +26,10 @@ const (
 	worth, given, refuted = 0.25, 5, -2
 )
 
-// odds returns what a window adds to the odds that ln X is higher by shift than it was, against as it was. The goodput of a
+// odds returns what a window adds to the odds that ln X is by so much higher than it was, against as it was. The goodput of a
 // window varies as the mean of its completions does.
-func odds(shift, was float64, now point, scv float64) float64 {
-	return now.weight / scv * (shift - math.Expm1(shift)*math.Exp(was-now.x))
+func odds(by, was float64, now point, scv float64) float64 {
+	return now.weight / scv * (by - math.Expm1(by)*math.Exp(was-now.x))
 }
 
 // changed reports whether the service does something else than it did lately under much the same limit, by more than
