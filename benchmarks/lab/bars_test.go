@@ -23,7 +23,7 @@ func contestant(t *testing.T, name string) Contestant {
 // to seed, and any change of it is another throw. So the bar is for the mean of three.
 func TestBars(t *testing.T) {
 	for _, name := range []string{"pool-2x", "halves", "delay-10x", "tight-deadline", "retries", "bursts", "underload",
-		"cold-start", "onset", "on-off", "lock", "svc-100ms", "stalls", "doubles", "mix-shift", "fail-fast", "pool-2", "tandem"} {
+		"cold-start", "onset", "on-off", "lock", "svc-100ms", "stalls", "doubles", "mix-shift", "fail-fast", "pool-2", "tandem", "wanders"} {
 		t.Run(name, func(t *testing.T) {
 			s := scenario(t, name)
 			var shares []float64

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -202,6 +203,11 @@ func Scenarios() []Scenario {
 			}
 			s.Lost = 0.04 // of 50 ms a second, those at work use the first 10
 		}),
+		base("wanders", 3000).with(func(s *Scenario) {
+			s.Length = time.Minute
+			speed := wander(s.Length, 0.1, time.Second)
+			s.Events = func(st Station, now time.Duration) { st.(*Pool).Slow(1 / speed[min(now, s.Length)/tick]) }
+		}),
 		base("tandem", 3000).with(func(s *Scenario) {
 			s.Station = func() Station { return Tandem{NewPool(1), NewPool(1), NewPool(1)} }
 			s.Mean, s.Knee, s.Bar = 3*ms, 24, 0.90
@@ -218,6 +224,20 @@ func Scenarios() []Scenario {
 		guaranteed("guaranteed", constant(250)),
 		guaranteed("guaranteed-back", step(8*time.Second, 0, 250)).with(func(s *Scenario) { s.Judged = 8 * time.Second }),
 	}
+}
+
+// wander returns a speed for each tick, as of a machine that others use too: 1 in the median, lognormal with a standard
+// deviation of its ln, and forgotten within a time. It is the same in each run, whatever the seed.
+func wander(length time.Duration, deviation float64, memory time.Duration) []float64 {
+	rng := rand.New(rand.NewPCG(1, 0))
+	kept := math.Exp(-tick.Seconds() / memory.Seconds())
+	speed := make([]float64, length/tick+1)
+	ln := deviation * rng.NormFloat64()
+	for i := range speed {
+		speed[i] = math.Exp(ln)
+		ln = kept*ln + math.Sqrt(1-kept*kept)*deviation*rng.NormFloat64()
+	}
+	return speed
 }
 
 // delays is a callee that becomes so many times slower, with room for all.
