@@ -27,14 +27,13 @@ const MinCompletions = 16
 // The zero Elasticity is ready for use, starts from the limit that the first sample was under, and has no
 // settings: all its constants are dimensionless. It belongs to one limiter, and is not safe for concurrent use.
 type Elasticity struct {
-	centre float64        // of the dither, in requests; 0 before the first sample
-	width  float64        // of the dither, in units of ln N
-	high   bool           // this phase stands above the centre
-	phase  littles.Window // what it has shown so far
-	useful float64        // the work that was of use in it
-	resume time.Duration  // windows that began before still show what was before the last change
-	last   point          // the phase before
-	lately [2]point       // what phases have shown lately, below the centre and above
+	centre float64       // of the dither, in requests; 0 before the first sample
+	width  float64       // of the dither, in units of ln N
+	high   bool          // this phase stands above the centre
+	phase  stretch       // what it has shown so far
+	resume time.Duration // windows that began before still show what was before the last change
+	last   point         // the phase before
+	lately [2]point      // what phases have shown lately, below the centre and above
 
 	// The regression of ln X on ln N over pairs of phases, with forgetting.
 	sxx, sxy float64
@@ -49,6 +48,12 @@ type Elasticity struct {
 	told  bool    // and the first guess of the knee has been made
 	rate  float64 // useful work per second, lately
 	calm  int     // windows in a row in which it did not bind
+}
+
+// stretch is some windows, and the work that was of use in them.
+type stretch struct {
+	littles.Window
+	useful float64
 }
 
 // point is a phase, or what several have shown, as a point of the curve: ln N, ln X and how many completions it rests on.
@@ -134,8 +139,7 @@ func (e *Elasticity) Update(s Sample) int {
 		e.high = true
 		return e.level(s)
 	}
-	e.phase = e.phase.Add(s.Window)
-	e.useful += s.Useful
+	e.phase = e.phase.and(s)
 	if e.done() {
 		e.finish()
 		e.settle(s)
@@ -160,7 +164,7 @@ func (e *Elasticity) level(s Sample) int {
 
 // settle begins a phase: what was in flight before has to leave first, which takes about one stay.
 func (e *Elasticity) settle(s Sample) {
-	e.phase, e.useful = littles.Window{}, 0
+	e.phase = stretch{}
 	e.resume = s.End + min(s.Latency(), s.Length()) // by Little's law W of a window in which nothing ends is without bound
 }
 
@@ -278,7 +282,7 @@ func (e *Elasticity) guess(s Sample) bool {
 // for as few false alarms: the log of the odds that goodput is higher by shift, against as it was, summed over windows
 // and never below 0; and the same for lower. What is lately known only to a standard error gets the benefit of it.
 func (e *Elasticity) changed(s Sample) bool {
-	lately, now := e.lately[e.side()], pointOf(s.Window, s.Useful)
+	lately, now := e.lately[e.side()], stretch{}.and(s).point()
 	if lately.weight == 0 || now.weight == 0 {
 		return false
 	}
@@ -307,13 +311,13 @@ func (e *Elasticity) done() bool {
 	if float64(e.phase.Completions) >= highPart*need {
 		return true
 	}
-	dx, dy, weight := e.last.to(pointOf(e.phase, e.useful)) // beyond doubt, even if it is not over?
+	dx, dy, weight := e.last.to(e.phase.point()) // beyond doubt, even if it is not over?
 	return dx > 0 && dy-setPoint*dx > plain*math.Sqrt(e.noise.scv()/weight)
 }
 
 // finish pairs the phase with the one before and moves the centre.
 func (e *Elasticity) finish() {
-	before, now := e.last, pointOf(e.phase, e.useful)
+	before, now := e.last, e.phase.point()
 	dx, dy, weight := before.to(now)
 	e.last, e.lately[e.side()] = now, e.lately[e.side()].with(now)
 	e.high = !e.high
@@ -349,12 +353,17 @@ func (e *Elasticity) finish() {
 	e.centre = max(1, e.centre*math.Exp(step))
 }
 
-// pointOf returns windows, and the work of use in them, as a point of the curve; its weight is 0 if it is none.
-func pointOf(w littles.Window, useful float64) point {
-	if !(useful > 0) || w.Area <= 0 || w.Length() <= 0 {
+// and returns the stretch with a window more.
+func (s stretch) and(next Sample) stretch {
+	return stretch{s.Window.Add(next.Window), s.useful + next.Useful}
+}
+
+// point returns it as a point of the curve, whose weight is 0 if it is none.
+func (s stretch) point() point {
+	if !(s.useful > 0) || s.Area <= 0 || s.Length() <= 0 {
 		return point{}
 	}
-	return point{math.Log(w.Concurrency()), math.Log(float64(littles.PerSecond(useful, w.Length()))), float64(w.Completions)}
+	return point{math.Log(s.Concurrency()), math.Log(float64(littles.PerSecond(s.useful, s.Length()))), float64(s.Completions)}
 }
 
 // stay returns ln W, by Little's law.

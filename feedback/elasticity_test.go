@@ -16,8 +16,10 @@ func finishPair(elasticity, best float64) float64 {
 	length := 10 * time.Second
 	e := Elasticity{centre: 10, width: narrowest, bound: true, high: true, free: free{service: best}}
 	e.last = point{n: math.Log(10), x: math.Log(1000), weight: n}
-	e.phase = littles.Window{End: length, Area: 11 * length.Seconds(), Completions: n}
-	e.useful = 1000 * math.Pow(1.1, elasticity) * length.Seconds()
+	e.phase = stretch{
+		littles.Window{End: length, Area: 11 * length.Seconds(), Completions: n},
+		1000 * math.Pow(1.1, elasticity) * length.Seconds(),
+	}
 	e.finish()
 	return e.centre / 10
 }
@@ -93,8 +95,7 @@ func TestTheDitherStaysWiderWhileAllWait(t *testing.T) {
 		e.noise = noise{estimate: scv, stays: stays}
 		for range 20 { // pairs just above the set-point
 			e.last = point{n: math.Log(16), x: math.Log(1000), weight: n}
-			e.phase = littles.Window{End: time.Second, Area: 32, Completions: n}
-			e.useful = 1000 * math.Pow(2, elasticity)
+			e.phase = stretch{littles.Window{End: time.Second, Area: 32, Completions: n}, 1000 * math.Pow(2, elasticity)}
 			e.high = true
 			e.finish()
 		}
