@@ -38,16 +38,17 @@ type Elasticity struct {
 	// The regression of ln X on ln N over pairs of phases, with forgetting.
 	sxx, sxy float64
 
-	rise, drop float64 // evidence that the service does more than lately, or less; see changed
+	changes
 
-	noise noise
-	free  free
-	full  float64 // goodput at the knee when it was last found, in work per second; 0: never
-	tardy float64 // share of what was admitted that ended late, lately
-	bound bool    // the limit binds
-	told  bool    // and the first guess of the knee has been made
-	rate  float64 // useful work per second, lately
-	calm  int     // windows in a row in which it did not bind
+	noise  noise
+	wander wander
+	free   free
+	full   float64 // goodput at the knee when it was last found, in work per second; 0: never
+	tardy  float64 // share of what was admitted that ended late, lately
+	bound  bool    // the limit binds
+	told   bool    // and the first guess of the knee has been made
+	rate   float64 // useful work per second, lately
+	calm   int     // windows in a row in which it did not bind
 }
 
 // stretch is some windows, and the work that was of use in them.
@@ -91,7 +92,6 @@ const (
 	gain                = 0.5        // share of the width by which a pair with e one off moves the centre
 	leap, fall, near    = 3, -1, 1.5 // standard errors from the set-point: beyond doubt above, clear below, and what chance makes
 	plain               = 4          // the same for an unfinished phase, which is looked at many times
-	shift, certain      = 0.15, 10   // a change of ln X worth finding, and the log of the odds at which it counts as found
 	fallStep            = 0.25       // of the width, when clearly saturated
 	widen, shrink       = 1.5, 0.85
 	widenFalling        = 1.15
@@ -134,6 +134,10 @@ func (e *Elasticity) Update(s Sample) int {
 	if s.Start < e.resume || s.Concurrency() < 0.75*float64(s.Limit) && !e.aboveCentre(s) {
 		return e.level(s) // not yet, or not all the time, what this limit gives
 	}
+	if e.probing {
+		e.probe(s)
+		return e.level(s)
+	}
 	if e.changed(s) {
 		e.restart(s)
 		e.high = true
@@ -144,27 +148,40 @@ func (e *Elasticity) Update(s Sample) int {
 		e.finish()
 		e.settle(s)
 	}
+	if e.suspects() {
+		e.probing = true
+		e.wait(s)
+	}
 	return e.level(s)
 }
 
 // aboveCentre reports whether more is in flight than would be at the centre, in a phase above it: that shows something,
 // whether the limit binds or not.
 func (e *Elasticity) aboveCentre(s Sample) bool {
-	return e.bound && e.high && s.Concurrency() > e.centre
+	return e.bound && (e.high || e.probing) && s.Concurrency() > e.centre
 }
 
-// level returns the limit of the phase.
+// level returns the limit of the phase, or of the probe, which is like the upper phase of a wide dither.
 func (e *Elasticity) level(s Sample) int {
-	low := max(1, math.Round(e.centre*math.Exp(-e.width*(1-above))))
-	if !e.high {
+	width, high := e.width, e.high
+	if e.probing {
+		width, high = wide, true
+	}
+	low := max(1, math.Round(e.centre*math.Exp(-width*(1-above))))
+	if !high {
 		return round(low, s.Limit)
 	}
-	return round(max(low+1, math.Round(e.centre*math.Exp(e.width*above))), s.Limit)
+	return round(max(low+1, math.Round(e.centre*math.Exp(width*above))), s.Limit)
 }
 
-// settle begins a phase: what was in flight before has to leave first, which takes about one stay.
+// settle begins a phase.
 func (e *Elasticity) settle(s Sample) {
 	e.phase = stretch{}
+	e.wait(s)
+}
+
+// wait is for what was in flight before a change of the limit: it has to leave first, which takes about one stay.
+func (e *Elasticity) wait(s Sample) {
 	e.resume = s.End + min(s.Latency(), s.Length()) // by Little's law W of a window in which nothing ends is without bound
 }
 
@@ -178,7 +195,7 @@ func (e *Elasticity) stalls(s Sample) bool {
 func (e *Elasticity) restart(s Sample) {
 	e.settle(s)
 	e.last, e.lately, e.width = point{}, [2]point{}, wide
-	e.sxx, e.sxy, e.rise, e.drop = 0, 0, 0, 0
+	e.sxx, e.sxy, e.changes = 0, 0, changes{}
 }
 
 // late lowers the limit while answers come too late, whatever the elasticity: what is served late at full speed
@@ -275,25 +292,6 @@ func (e *Elasticity) guess(s Sample) bool {
 	return true
 }
 
-// changed reports whether the service does something else than it did lately under much the same limit, by more than
-// chance and all of the difference between the limits explain. What was learned is then about another service.
-//
-// It is the test of E. S. Page (Continuous inspection schemes, Biometrika 41, 1954), which needs the fewest completions
-// for as few false alarms: the log of the odds that goodput is higher by shift, against as it was, summed over windows
-// and never below 0; and the same for lower. What is lately known only to a standard error gets the benefit of it.
-func (e *Elasticity) changed(s Sample) bool {
-	lately, now := e.lately[e.side()], stretch{}.and(s).point()
-	if lately.weight == 0 || now.weight == 0 {
-		return false
-	}
-	scv := e.noise.scv()
-	chance, dx := math.Sqrt(scv/lately.weight), now.n-lately.n
-	high, low := lately.x+chance+max(0, dx), lately.x-chance+min(0, dx)
-	e.rise = max(0, e.rise+now.weight/scv*(shift-math.Expm1(shift)*math.Exp(high-now.x)))
-	e.drop = max(0, e.drop+now.weight/scv*(-shift-math.Expm1(-shift)*math.Exp(low-now.x)))
-	return max(e.rise, e.drop) > certain
-}
-
 // side is 0 below the centre and 1 above.
 func (e *Elasticity) side() int {
 	if e.high {
@@ -317,9 +315,12 @@ func (e *Elasticity) done() bool {
 
 // finish pairs the phase with the one before and moves the centre.
 func (e *Elasticity) finish() {
-	before, now := e.last, e.phase.point()
+	before, now, lately := e.last, e.phase.point(), &e.lately[e.side()]
 	dx, dy, weight := before.to(now)
-	e.last, e.lately[e.side()] = now, e.lately[e.side()].with(now)
+	if e.sxx > 0 {
+		e.wander.learn(*lately, now, e.sxy/e.sxx, e.noise.scv())
+	}
+	e.last, *lately = now, lately.with(now)
 	e.high = !e.high
 	if dx == 0 {
 		return

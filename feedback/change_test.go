@@ -1,0 +1,159 @@
+package feedback
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/spillway-go/spillway/littles"
+)
+
+// noisyWindow is the next window of a pool whose work takes 10 ms in the exponential mean, under a limit that is always full.
+func noisyWindow(rng *rand.Rand, now time.Duration, limit int, workers float64) Sample {
+	const service = 0.010
+	n := float64(limit)
+	x := min(n, workers) / service
+	count := max(MinCompletions, limit)
+	seconds := 0.0
+	for range count {
+		seconds += rng.ExpFloat64() / x
+	}
+	c := float64(count)
+	w := n * seconds / c
+	return Sample{
+		Window: littles.Window{
+			Start: now, End: now + time.Duration(seconds*float64(time.Second)),
+			Area: n * seconds, Arrivals: int64(count), Completions: int64(count), Good: int64(count),
+			Sum: w * c, Squares: (w*w + service*service) * c,
+		},
+		Limit: limit, Peak: limit, Offered: 3 * int64(count), Waited: int64(count), Refused: 2 * int64(count),
+	}
+}
+
+// If ten workers become twenty while the limit rests just above ten, goodput is hardly higher before the limit is.
+func TestAServiceThatDoublesIsFoundByAProbe(t *testing.T) {
+	const runs = 100
+	var sum int64
+	for seed := range uint64(runs) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		var law Elasticity
+		limit, now := 20, time.Duration(0)
+		after := func(completions int64, workers float64, until func() bool) (seen int64) {
+			for seen < completions && !until() {
+				s := noisyWindow(rng, now, limit, workers)
+				limit, now = law.Update(s), s.End
+				seen += s.Completions
+			}
+			return seen
+		}
+		after(20_000, 10, func() bool { return false })
+		sum += after(100_000, 20, func() bool { return law.centre > 18 })
+	}
+	mean := sum / runs
+	t.Logf("found after %d completions in the mean", mean)
+	if mean > 750 {
+		t.Errorf("it takes %d completions in the mean until a service that doubles is found, want 750 at most", mean)
+	}
+}
+
+// quiet returns a law that has rested for long in front of ten workers, at a limit of 12.
+func quiet() Elasticity {
+	at := point{n: math.Log(12), x: math.Log(1000), weight: 10_000}
+	return Elasticity{
+		centre: 11, width: narrowest, bound: true, told: true, high: true,
+		last: at, lately: [2]point{at, at}, sxx: 10, sxy: 0.5, free: free{service: 0.010},
+		noise: noise{estimate: 1, stays: 1},
+	}
+}
+
+// A suspicion that is not confirmed costs a probe, one for each, and nothing of what was learned: ten workers that became
+// faster by a fifth do as much more at any limit.
+func TestAProbeInVainForgetsNothing(t *testing.T) {
+	law := quiet()
+	plant := scene{workers: 10, service: 8300 * time.Microsecond, offered: 3000}
+	limit, now := 12, time.Duration(0)
+	step := func() (completions int64) {
+		s := plant.window(now, limit)
+		limit, now = law.Update(s), s.End
+		return s.Completions
+	}
+	var before Elasticity
+	suspicion := int64(0)
+	for !law.probing && suspicion < 10_000 {
+		before = law
+		suspicion += step()
+	}
+	if !law.probing || limit < 16 {
+		t.Fatalf("after %d completions at a faster pace the limit is %d, want a probe of half as much again as the centre of 11", suspicion, limit)
+	}
+	tried := int64(0)
+	for law.probing && tried < 10_000 {
+		tried += step()
+	}
+	if law.probing || tried > 500 || limit != 12 {
+		t.Errorf("the probe is over: %v, after %d completions, and the limit %d; want 12 after a hundred or two", !law.probing, tried, limit)
+	}
+	if law.centre != before.centre || law.width != before.width || law.sxx != before.sxx || law.lately != before.lately ||
+		law.phase.Completions < before.phase.Completions || law.more < suspected {
+		t.Errorf("a probe in vain changed what was learned: %+v\nbefore: %+v", law, before)
+	}
+	if step(); law.probing {
+		t.Error("the same suspicion leads to a second probe")
+	}
+}
+
+// What phases differ by on a machine that others use too is learned, and what chance or their limits explain is not part of
+// it: a change has to be more than that.
+func TestWander(t *testing.T) {
+	const n = 10_000
+	phases := func(differ func(i int) (dn, dx float64), elasticity float64) float64 {
+		var w wander
+		var lately point
+		for i := range 40 {
+			dn, dx := differ(i)
+			now := point{n: math.Log(10) + dn, x: math.Log(1000) + dx, weight: n}
+			w.learn(lately, now, elasticity, 1)
+			lately = lately.with(now)
+		}
+		return math.Sqrt(w.variance())
+	}
+	sign := func(i int) float64 { return float64(1 - i%2*2) }
+	for name, c := range map[string]struct {
+		got, least, most float64
+	}{
+		"a tenth faster and slower":     {phases(func(i int) (float64, float64) { return 0, 0.1 * sign(i) }, 0), 0.09, 0.13},
+		"chance":                        {phases(func(i int) (float64, float64) { return 0, 0.01 * sign(i) }, 0), 0, 0.01},
+		"limits below the knee":         {phases(func(i int) (float64, float64) { return 0.1 * sign(i), 0.1 * sign(i) }, 1), 0, 0.01},
+		"half of all phases in a stall": {phases(func(i int) (float64, float64) { return 0, 3 * sign(i) }, 0), 0.2, 2 * shift},
+		"an elasticity that cannot be":  {phases(func(i int) (float64, float64) { return 0.1 * sign(i), 0 }, -50), 0, 0.01},
+		"one phase":                     {phases(func(i int) (float64, float64) { return 0, 0 }, 0), 0, 0.01},
+	} {
+		if !(c.got >= c.least && c.got <= c.most) {
+			t.Errorf("%s: a wander of %.3f, want %.3f to %.3f", name, c.got, c.least, c.most)
+		}
+	}
+}
+
+// Who knows that a machine wanders does not take each of its moods for another service.
+func TestAMachineThatWandersIsNoChange(t *testing.T) {
+	found := func(w wander) bool {
+		law := quiet()
+		law.wander = w
+		plant := scene{workers: 10, service: 8700 * time.Microsecond, offered: 3000} // faster by ln 1.15
+		for now := time.Duration(0); now < 2*time.Second; {
+			s := plant.window(now, 12).weighed()
+			now = s.End
+			if law.changed(s) {
+				return true
+			}
+		}
+		return false
+	}
+	if !found(wander{}) {
+		t.Error("a service that does a seventh more than ever is no change")
+	}
+	if found(wander{squares: 0.01 * 1000, weight: 1000}) {
+		t.Error("a seventh more is a change on a machine that wanders by a tenth")
+	}
+}
