@@ -82,14 +82,14 @@ func (e *Elasticity) probe(s Sample) {
 type wander struct{ squares, weight float64 } // sums over phases, with forgetting
 
 // learn takes in a phase, with what phases on its side have shown lately, and the elasticity and the noise as they are known.
-// What differs by more than twice what is a change worth finding is a change, or a stall, and not wander.
+// What differs by more than a change worth finding may be one, or a stall: it counts as much as that.
 func (w *wander) learn(lately, now point, elasticity, scv float64) {
 	weight := lately.weight * now.weight / (lately.weight + now.weight)
 	if !(weight > 0) {
 		return
 	}
 	d := math.Abs(now.x - lately.x - max(0, min(1, elasticity))*(now.n-lately.n))
-	d = min(d, 2*shift)
+	d = min(d, shift)
 	w.squares = forgetting*w.squares + weight*d*d - scv
 	w.weight = forgetting*w.weight + weight
 }
