@@ -52,8 +52,8 @@ func TestAServiceThatDoublesIsFoundByAProbe(t *testing.T) {
 	}
 	mean := sum / runs
 	t.Logf("found after %d completions in the mean", mean)
-	if mean > 750 {
-		t.Errorf("it takes %d completions in the mean until a service that doubles is found, want 750 at most", mean)
+	if mean > 680 {
+		t.Errorf("it takes %d completions in the mean until a service that doubles is found, want 680 at most", mean)
 	}
 }
 
@@ -98,8 +98,72 @@ func TestAProbeInVainForgetsNothing(t *testing.T) {
 		law.phase.Completions < before.phase.Completions || law.more < suspected {
 		t.Errorf("a probe in vain changed what was learned: %+v\nbefore: %+v", law, before)
 	}
-	if step(); law.probing {
-		t.Error("the same suspicion leads to a second probe")
+	for range 3 {
+		if step(); law.probing {
+			t.Error("the same suspicion leads to a second probe")
+		}
+	}
+}
+
+// probing returns a law that has just begun a probe, and a window of ten workers under its limit of 18.
+func probing() (Elasticity, Sample) {
+	plant := scene{workers: 10, service: 10 * time.Millisecond, offered: 3000}
+	law := quiet()
+	law.run, law.more, law.probing = stretch{}.and(plant.window(0, 12).weighed()), suspected+1, true
+	return law, plant.window(time.Second, 18)
+}
+
+// Whatever happens meanwhile, a probe ends, and costs nothing of what was learned.
+func TestAProbeEnds(t *testing.T) {
+	for name, change := range map[string]func(*Sample){
+		"in a load that does not fill it": func(s *Sample) {
+			s.Area, s.Waited, s.Refused = 9.5*s.Length().Seconds(), 1, 0
+		},
+		"where nothing of use ends": func(s *Sample) { s.Good = 0 },
+		"where answers come late":   func(s *Sample) { s.Late = s.Completions },
+	} {
+		t.Run(name, func(t *testing.T) {
+			law, s := probing()
+			change(&s)
+			was := law.centre
+			if limit := law.Update(s); law.probing || limit != 12 {
+				t.Errorf("the limit is %d, and the probe over: %v; want 12 and true", limit, !law.probing)
+			}
+			if law.centre != was || law.sxx == 0 {
+				t.Errorf("the centre is %.1f in place of %.1f, the evidence %v", law.centre, was, law.sxx)
+			}
+		})
+	}
+}
+
+// What a probe finds is where the search goes on, with nothing of what was learned before, but no further up than was tried.
+func TestAFindGoesOnFromThere(t *testing.T) {
+	for inForce, want := range map[int]float64{18: 11 * math.Exp(above*wide), 14: 14} {
+		law, _ := probing()
+		plant := scene{workers: 20, service: 10 * time.Millisecond, offered: 3000}
+		for now := time.Second; law.probing && now < 10*time.Second; {
+			s := plant.window(now, inForce)
+			law.Update(s)
+			now = s.End
+		}
+		if law.probing || math.Abs(law.centre-want) > 1e-3 || law.width != wide || law.sxx != 0 || !law.high {
+			t.Errorf("with %d in force the centre is %.2f, want %.2f, a wide dither and no evidence: %+v", inForce, law.centre, want, law)
+		}
+	}
+}
+
+// A probe is a higher limit than the dither has, and not needed where that is wide.
+func TestWhereNoProbeIsWorthIt(t *testing.T) {
+	law := quiet()
+	law.more = suspected + 1
+	if !law.suspects() {
+		t.Error("a narrow dither at 11 is worth no probe")
+	}
+	if law.centre = 1.2; law.suspects() {
+		t.Error("at a centre of 1.2 the dither has a limit of 2, and so would the probe")
+	}
+	if law.centre, law.width = 11, wide; law.suspects() {
+		t.Error("a wide dither is worth a probe")
 	}
 }
 

@@ -21,8 +21,8 @@ const MinCompletions = 16
 //
 // While the limit holds the load back it stands a phase above its centre and a phase below, in turn. Each phase
 // is paired with the one before; the centre moves by what the pair shows, and in leaps where several pairs leave
-// no doubt. While the limit does not bind, it only keeps some head-room. The whole law, and what was tried, is
-// in docs/law.md.
+// no doubt. Where more than lately is done, a probe tells whether a higher limit gives more still. While the limit
+// does not bind, it only keeps some head-room. The whole law, and what was tried, is in docs/law.md.
 //
 // The zero Elasticity is ready for use, starts from the limit that the first sample was under, and has no
 // settings: all its constants are dimensionless. It belongs to one limiter, and is not safe for concurrent use.
@@ -131,12 +131,15 @@ func (e *Elasticity) Update(s Sample) int {
 			return e.level(s)
 		}
 	}
-	if s.Start < e.resume || s.Concurrency() < 0.75*float64(s.Limit) && !e.aboveCentre(s) {
-		return e.level(s) // not yet, or not all the time, what this limit gives
+	if s.Start < e.resume {
+		return e.level(s) // not yet what this limit gives
 	}
 	if e.probing {
 		e.probe(s)
 		return e.level(s)
+	}
+	if s.Concurrency() < 0.75*float64(s.Limit) && !e.aboveCentre(s) {
+		return e.level(s) // not all the time what this limit gives
 	}
 	if e.changed(s) {
 		e.restart(s)
@@ -163,15 +166,21 @@ func (e *Elasticity) aboveCentre(s Sample) bool {
 
 // level returns the limit of the phase, or of the probe, which is like the upper phase of a wide dither.
 func (e *Elasticity) level(s Sample) int {
-	width, high := e.width, e.high
-	if e.probing {
-		width, high = wide, true
+	low, high := e.levels(e.width)
+	switch {
+	case e.probing:
+		_, probe := e.levels(wide)
+		return round(probe, s.Limit)
+	case e.high:
+		return round(high, s.Limit)
 	}
-	low := max(1, math.Round(e.centre*math.Exp(-width*(1-above))))
-	if !high {
-		return round(low, s.Limit)
-	}
-	return round(max(low+1, math.Round(e.centre*math.Exp(width*above))), s.Limit)
+	return round(low, s.Limit)
+}
+
+// levels returns the limits below and above the centre of a dither of a width.
+func (e *Elasticity) levels(width float64) (low, high float64) {
+	low = max(1, math.Round(e.centre*math.Exp(-width*(1-above))))
+	return low, max(low+1, math.Round(e.centre*math.Exp(width*above)))
 }
 
 // settle begins a phase.
@@ -207,6 +216,11 @@ func (e *Elasticity) late(s Sample) bool {
 	far := 2*s.Late > s.Completions // too much is in flight for there to be time to wait, or to come down in steps
 	if e.tardy <= lateShare || s.End <= e.resume && !far {
 		return false
+	}
+	if e.probing { // which is what makes it late
+		e.tardy = 0
+		e.refute(s)
+		return true
 	}
 	rate := s.per(s.Work)
 	if e.stalls(s) {
