@@ -32,6 +32,7 @@ type Elasticity struct {
 	high   bool          // this phase stands above the centre
 	phase  stretch       // what it has shown so far
 	resume time.Duration // windows that began before still show what was before the last change
+	held   int           // upper phases in which something else held the limit below the centre, since it last looked below
 	last   point         // the phase before
 	lately [2]point      // what phases have shown lately, below the centre and above
 
@@ -104,6 +105,7 @@ const (
 	hint                = 1.5       // times X W, the knee by Little's law; W is taken at its best, which is low
 	oblivion            = 1. / 1024 // by which a known knee gives way to head-room, each window in which nothing binds
 	stalled, rateMemory = 0.25, 16  // of the goodput of the last windows: below, the service stands still
+	heldPhases          = 32        // of which one with a lower limit after it costs a hundredth of the goodput at most, where all is needed
 	calmWindows         = 6         // in fewer, those in flight may only be growing to a higher limit
 )
 
@@ -148,6 +150,9 @@ func (e *Elasticity) Update(s Sample) int {
 	}
 	e.phase = e.phase.and(s)
 	if e.done() {
+		if e.high {
+			e.lookBelow(s)
+		}
 		e.finish()
 		e.settle(s)
 	}
@@ -181,6 +186,24 @@ func (e *Elasticity) level(s Sample) int {
 func (e *Elasticity) levels(width float64) (low, high float64) {
 	low = max(1, math.Round(e.centre*math.Exp(-width*(1-above))))
 	return low, max(low+1, math.Round(e.centre*math.Exp(width*above)))
+}
+
+// heldDown reports whether something else, such as a highest limit or the memory that there is, holds the limit below the
+// centre.
+func (e *Elasticity) heldDown(s Sample) bool {
+	return float64(s.Limit) < math.Round(e.centre)
+}
+
+// lookBelow ends an upper phase. If something else holds the limit down, both phases may be under the same limit and show
+// nothing, and should the service become weaker the limit would never come down. So, once for many of them, what is in force
+// becomes the upper level. Where all of it is needed a pair finds that out.
+func (e *Elasticity) lookBelow(s Sample) {
+	if !e.heldDown(s) {
+		return
+	}
+	if e.held++; e.held == heldPhases {
+		e.held, e.centre = 0, max(1, float64(s.Limit)*math.Exp(-above*e.width))
+	}
 }
 
 // settle begins a phase.
@@ -266,6 +289,9 @@ func (e *Elasticity) unbound(s Sample) int {
 func (e *Elasticity) enter(s Sample) int {
 	if s.Concurrency() < 0.75*float64(s.Limit) {
 		return round(e.centre, s.Limit) // it bound for a moment only
+	}
+	if e.heldDown(s) {
+		e.centre = float64(s.Limit)
 	}
 	e.bound, e.told, e.calm, e.high = true, false, 0, true
 	e.restart(s)

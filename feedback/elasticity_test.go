@@ -131,3 +131,39 @@ func TestOverloadFromTheStartIsNotMetWithAHigherLimit(t *testing.T) {
 		}
 	}
 }
+
+// What something else allows is used where all of it is needed, and the law still sees when the service becomes weaker.
+func TestALimitThatIsHeldDownComesDown(t *testing.T) {
+	const most = 100
+	for seed := range uint64(5) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		var law Elasticity
+		limit, now := 20, time.Duration(0)
+		after := func(completions int64, workers float64) (mean float64) {
+			windows, seen := 0, int64(0)
+			for ; seen < completions; windows++ {
+				s := noisyWindow(rng, now, limit, workers)
+				limit, now = min(most, law.Update(s)), s.End
+				seen += s.Completions
+				mean += float64(limit)
+			}
+			return mean / float64(windows)
+		}
+		after(20_000, 1000)
+		if mean := after(100_000, 1000); mean < 0.975*most {
+			t.Errorf("seed %d: a limit of %.1f in the mean where %d are allowed and more would do", seed, mean, most)
+		}
+		if after(60_000, 10); law.centre > 30 {
+			t.Errorf("seed %d: a limit of %.0f for ten workers, where %d are allowed", seed, law.centre, most)
+		}
+	}
+}
+
+// What the law wants while nothing binds is no place to begin from if something else allows less.
+func TestAnOverloadBeginsFromTheLimitInForce(t *testing.T) {
+	law := Elasticity{centre: 400, width: wide, full: 1, free: free{goodput: 1000, service: 0.010}}
+	law.Update(scene{workers: 100, service: 10 * time.Millisecond, offered: 20_000}.window(0, 100))
+	if law.centre > 100 {
+		t.Errorf("with 100 in force overload begins from %.0f", law.centre)
+	}
+}
