@@ -87,12 +87,18 @@ func TestAProbeInVainForgetsNothing(t *testing.T) {
 	if !law.probing || limit < 16 {
 		t.Fatalf("after %d completions at a faster pace the limit is %d, want a probe of half as much again as the centre of 11", suspicion, limit)
 	}
+	if law.resume <= now {
+		t.Error("the probe is judged by what was in flight before it")
+	}
 	tried := int64(0)
 	for law.probing && tried < 10_000 {
 		tried += step()
 	}
 	if law.probing || tried > 500 || limit != 12 {
 		t.Errorf("the probe is over: %v, after %d completions, and the limit %d; want 12 after a hundred or two", !law.probing, tried, limit)
+	}
+	if law.resume <= now {
+		t.Error("the phase that goes on is judged by what the probe let in")
 	}
 	if law.centre != before.centre || law.width != before.width || law.sxx != before.sxx || law.lately != before.lately ||
 		law.phase.Completions < before.phase.Completions || law.more < suspected {
@@ -146,8 +152,8 @@ func TestAFindGoesOnFromThere(t *testing.T) {
 			law.Update(s)
 			now = s.End
 		}
-		if law.probing || math.Abs(law.centre-want) > 1e-3 || law.width != wide || law.sxx != 0 || !law.high {
-			t.Errorf("with %d in force the centre is %.2f, want %.2f, a wide dither and no evidence: %+v", inForce, law.centre, want, law)
+		if law.probing || math.Abs(law.centre-want) > 1e-3 || law.width != wide || law.sxx != 0 || law.changes != (changes{}) || !law.high {
+			t.Errorf("with %d in force the centre is %.2f, want %.2f, a wide dither and neither evidence nor odds: %+v", inForce, law.centre, want, law)
 		}
 	}
 }
@@ -199,25 +205,77 @@ func TestWander(t *testing.T) {
 	}
 }
 
-// Who knows that a machine wanders does not take each of its moods for another service.
-func TestAMachineThatWandersIsNoChange(t *testing.T) {
-	found := func(w wander) bool {
-		law := quiet()
-		law.wander = w
-		plant := scene{workers: 10, service: 8700 * time.Microsecond, offered: 3000} // faster by ln 1.15
-		for now := time.Duration(0); now < 2*time.Second; {
-			s := plant.window(now, 12).weighed()
-			now = s.End
-			if law.changed(s) {
-				return true
-			}
+// findsChange reports whether the law takes ten workers that are faster by so much, in logs, for another service within two
+// seconds.
+func findsChange(law Elasticity, faster float64) bool {
+	plant := scene{workers: 10, service: time.Duration(math.Exp(-faster) * float64(10*time.Millisecond)), offered: 3000}
+	for now := time.Duration(0); now < 2*time.Second; {
+		s := plant.window(now, 12).weighed()
+		now = s.End
+		if law.changed(s) {
+			return true
 		}
-		return false
 	}
-	if !found(wander{}) {
-		t.Error("a service that does a seventh more than ever is no change")
+	return false
+}
+
+// Who knows that a machine wanders does not take each of its moods for another service, nor does who hardly knows it.
+func TestAMoodIsNoChange(t *testing.T) {
+	for _, faster := range []float64{shift, -shift} {
+		law := quiet()
+		if !findsChange(law, faster) {
+			t.Errorf("a service that is faster by %.2f than ever is no change", faster)
+		}
+		law.wander = wander{squares: 0.01 * 1000, weight: 1000}
+		if findsChange(law, faster) {
+			t.Errorf("faster by %.2f is a change on a machine that wanders by a tenth", faster)
+		}
+		law = quiet()
+		law.lately[0].weight, law.lately[1].weight = 100, 100
+		if findsChange(law, faster) {
+			t.Errorf("faster by %.2f is a change where what was lately is known to a tenth", faster)
+		}
 	}
-	if found(wander{squares: 0.01 * 1000, weight: 1000}) {
-		t.Error("a seventh more is a change on a machine that wanders by a tenth")
+}
+
+// How much a machine wanders is learned from the phases of the law itself.
+func TestTheWanderIsLearned(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	var law Elasticity
+	limit, speed := 20, 0.0
+	for now := time.Duration(0); now < 2*time.Minute; {
+		s := noisyWindow(rng, now, limit, 10)
+		length := float64(s.Length())
+		kept := math.Exp(-length / float64(time.Second))
+		speed = kept*speed + math.Sqrt(1-kept*kept)*0.2*rng.NormFloat64()
+		s.End = now + time.Duration(math.Exp(speed)*length)
+		limit, now = law.Update(s), s.End
+	}
+	if got := math.Sqrt(law.wander.variance()); !(got > 0.03) {
+		t.Errorf("a wander of %.3f on a machine that wanders by a fifth, want .03 and more", got)
+	}
+}
+
+// A suspicion rests on the windows that raised it, and on none before.
+func TestARunEndsWithItsSuspicion(t *testing.T) {
+	law := quiet()
+	now := time.Duration(0)
+	see := func(service time.Duration) {
+		s := scene{workers: 10, service: service, offered: 3000}.window(now, 12).weighed()
+		law.changed(s)
+		now = s.End
+	}
+	for range 10 {
+		see(8700 * time.Microsecond)
+	}
+	if law.more == 0 || law.run.Completions == 0 {
+		t.Fatalf("ten windows of more goodput than lately give odds of %.1f and a run of %d", law.more, law.run.Completions)
+	}
+	law.refuted = true
+	for range 100 {
+		see(10 * time.Millisecond)
+	}
+	if law.more != 0 || law.run != (stretch{}) || law.refuted {
+		t.Errorf("after a hundred as ever: odds of %.1f, a run of %d, refuted: %v; want none", law.more, law.run.Completions, law.refuted)
 	}
 }

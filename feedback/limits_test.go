@@ -142,15 +142,20 @@ func TestRound(t *testing.T) {
 
 // Whatever windows it is shown, the law stays finite and within bounds, and does not panic.
 func FuzzElasticity(f *testing.F) {
-	f.Add(uint64(1), 1.0)
-	f.Add(uint64(2), 1e12)
-	f.Add(uint64(3), 1e-12)
-	f.Fuzz(func(t *testing.T, seed uint64, scale float64) {
+	f.Add(uint64(1), 1.0, false)
+	f.Add(uint64(2), 1e12, false)
+	f.Add(uint64(3), 1e-12, false)
+	f.Add(uint64(4), 1.0, true)
+	f.Add(uint64(5), 1e-12, true)
+	f.Fuzz(func(t *testing.T, seed uint64, scale float64, inProbe bool) {
 		if math.IsNaN(scale) || math.IsInf(scale, 0) {
 			return
 		}
 		rng := rand.New(rand.NewPCG(seed, 5))
 		var law Elasticity
+		if inProbe {
+			law, _ = probing()
+		}
 		limit, now := 20, time.Duration(0)
 		for range 200 {
 			length := time.Duration(rng.ExpFloat64() * 1e7 * math.Abs(scale))
@@ -166,6 +171,12 @@ func FuzzElasticity(f *testing.F) {
 			limit = law.Update(s)
 			if limit < 1 {
 				t.Fatalf("limit %d", limit)
+			}
+			for what, x := range map[string]float64{"centre": law.centre, "width": law.width, "more": law.more, "less": law.less,
+				"gives": law.gives, "wander": law.wander.variance(), "noise": law.noise.scv(), "tardy": law.tardy} {
+				if math.IsNaN(x) || math.IsInf(x, 0) {
+					t.Fatalf("%s: %v after %+v", what, x, s)
+				}
 			}
 		}
 	})
