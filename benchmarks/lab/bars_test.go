@@ -47,6 +47,27 @@ func TestBars(t *testing.T) {
 	}
 }
 
+// Goodput alone would let a limit run away: far above the knee it is as high, and all wait. Who knows the knee, with the same
+// line in front, has half of the median at least.
+func TestMedianBar(t *testing.T) {
+	for _, name := range []string{"pool-2x", "cold-start", "svc-100ms", "wanders"} {
+		t.Run(name, func(t *testing.T) {
+			s := scenario(t, name)
+			p50 := func(contestantName string) (mean float64) {
+				for seed := uint64(1); seed <= 3; seed++ {
+					mean += Run(t, s, contestant(t, contestantName), seed, Direct).P50Ms / 3
+				}
+				return mean
+			}
+			if law, told := p50("spillway"), p50("told@10"); law > 2*told {
+				t.Errorf("p50 %.1f ms, and %.1f with a limit of 10; want twice that at most", law, told)
+			} else {
+				t.Logf("p50 %.1f ms, and %.1f with a limit of 10", law, told)
+			}
+		})
+	}
+}
+
 // What the law makes of the noise of the work holds for work without noise, too: where every request takes the same time,
 // how little stays differ says nothing of a wait.
 func TestClockworkBar(t *testing.T) {

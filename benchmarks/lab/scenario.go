@@ -227,7 +227,7 @@ func Scenarios() []Scenario {
 }
 
 // wander returns a speed for each tick, as of a machine that others use too: 1 in the median, lognormal with a standard
-// deviation of its ln, and forgotten within a time. It is the same in each run, whatever the seed.
+// deviation of its ln, whose correlation falls by e within memory. It is the same in each run, whatever the seed.
 func wander(length time.Duration, deviation float64, memory time.Duration) []float64 {
 	rng := rand.New(rand.NewPCG(1, 0))
 	kept := math.Exp(-tick.Seconds() / memory.Seconds())
