@@ -221,19 +221,20 @@ func findsChange(law Elasticity, faster float64) bool {
 
 // Who knows that a machine wanders does not take each of its moods for another service, nor does who hardly knows it.
 func TestAMoodIsNoChange(t *testing.T) {
-	for _, faster := range []float64{shift, -shift} {
+	seventh := math.Log(10 / 8.7)
+	for _, faster := range []float64{seventh, -seventh} {
 		law := quiet()
 		if !findsChange(law, faster) {
-			t.Errorf("a service that is faster by %.2f than ever is no change", faster)
+			t.Errorf("a service that is faster by %.3f than ever is no change", faster)
 		}
 		law.wander = wander{squares: 0.01 * 1000, weight: 1000}
 		if findsChange(law, faster) {
-			t.Errorf("faster by %.2f is a change on a machine that wanders by a tenth", faster)
+			t.Errorf("faster by %.3f is a change on a machine that wanders by a tenth", faster)
 		}
 		law = quiet()
 		law.lately[0].weight, law.lately[1].weight = 100, 100
 		if findsChange(law, faster) {
-			t.Errorf("faster by %.2f is a change where what was lately is known to a tenth", faster)
+			t.Errorf("faster by %.3f is a change where what was lately is known to a tenth", faster)
 		}
 	}
 }
