@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"fmt"
+	"reflect"
 
 	"github.com/spillway-go/spillway/feedback"
 )
@@ -54,7 +55,7 @@ func newConfig(opts []Option) (config, error) {
 // one limiter. [New] rejects nil.
 func WithController(ctl feedback.Controller) Option {
 	return optionFunc(func(c *config) error {
-		if ctl == nil {
+		if v := reflect.ValueOf(ctl); ctl == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 			return fmt.Errorf("limiter: WithController(nil); want a controller, or leave the option out")
 		}
 		c.controller = ctl

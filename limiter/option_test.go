@@ -11,6 +11,7 @@ func TestBadOptionsAreNamed(t *testing.T) {
 	for want, opts := range map[string][]Option{
 		"option 1 is nil":            {WithMinLimit(1), nil},
 		"WithController(nil)":        {WithController(nil)},
+		"want a controller, or":      {WithController((*feedback.Elasticity)(nil))},
 		"WithFixedLimit(0)":          {WithFixedLimit(0)},
 		"WithInitialLimit(-1)":       {WithInitialLimit(-1)},
 		"WithMinLimit(0)":            {WithMinLimit(0)},
