@@ -19,7 +19,9 @@ const CriticalityHeader = "spillway-criticality"
 // CriticalityFunc says how critical a request is, or limiter.Unspecified to leave it to the next who may. fullMethod
 // is like "/package.Service/Method". It must be quick, must not wait and may be called from many goroutines; with
 // the tap it is asked twice, first on the goroutine that reads the connection, so that whatever it waits for delays
-// every request on it. Of a stream it is asked when the stream opens.
+// every request on it. No interceptor has run there, so that ctx has the metadata and the peer, and nothing that another
+// interceptor puts into it, such as who was authenticated: a function that needs that needs [WithoutTap]. Of a stream it is
+// asked when the stream opens.
 type CriticalityFunc func(ctx context.Context, fullMethod string) limiter.Criticality
 
 // trust is how much is believed of what a caller says, and where it is looked for.

@@ -17,7 +17,8 @@ import (
 )
 
 // TenantFunc says on whose behalf a request is, or 0 for nobody's; see [limiter.TenantNamed]. fullMethod is like
-// "/package.Service/Method". What [CriticalityFunc] says about being quick holds here too.
+// "/package.Service/Method". What [CriticalityFunc] says about being quick, and
+// about what the tap knows, holds here too.
 //
 // [TenantFromPeer], [TenantFromMetadata] and [TenantFromMethod] are ready-made. They can be called from a function
 // that knows better for some requests.
