@@ -91,11 +91,11 @@ func (v *visit) finish() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.inFlight--
-	if v.req.fails || v.began.Sub(b.start) < b.scenario.Judged {
+	if v.req.fails || b.scenario.waits(v.req) || v.began.Sub(b.start) < b.scenario.Judged {
 		return
 	}
 	b.work += v.req.size.Seconds()
-	if time.Since(v.sent) > b.scenario.Deadline {
+	if time.Since(v.sent) > b.scenario.deadline(v.req) {
 		b.inVain += v.req.size.Seconds()
 	}
 }
@@ -113,9 +113,10 @@ func (v *visit) end(err error) bool {
 		b.line--
 	}
 	judged := v.req.at >= b.scenario.Judged
-	if err != nil || took > b.scenario.Deadline {
+	deadline := b.scenario.deadline(v.req)
+	if err != nil || took > deadline {
 		if judged && (v.began.IsZero() || status.Code(err) == codes.ResourceExhausted) {
-			b.refusals = append(b.refusals, min(took, b.scenario.Deadline))
+			b.refusals = append(b.refusals, min(took, deadline))
 		}
 		return false
 	}
@@ -124,7 +125,9 @@ func (v *visit) end(err error) bool {
 		b.answers = append(b.answers, took)
 		b.count(v.req, func(c *counter) {
 			c.good++
-			c.work += v.req.size.Seconds()
+			if !b.scenario.waits(v.req) {
+				c.work += v.req.size.Seconds()
+			}
 		})
 	}
 	return true

@@ -74,7 +74,7 @@ func (b *books) figures(c Contestant, seed uint64, best ideal) Figures {
 		RecoveryMs: b.recovery(best.answers), Trace: b.trace,
 	}
 	for i, m := range b.methods {
-		f.ByMethod = append(f.ByMethod, PerMethod{s.Methods[i].Name, m.success(), m.good / seconds, m.work / b.all.work})
+		f.ByMethod = append(f.ByMethod, PerMethod{s.Methods[i].Name, m.success(), m.good / seconds, m.work / max(b.all.work, math.SmallestNonzeroFloat64)})
 	}
 	if b.work > 0 {
 		f.InVain = b.inVain / b.work

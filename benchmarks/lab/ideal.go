@@ -21,7 +21,7 @@ func (s Scenario) ideal(all []request) ideal {
 	station, meanAt := s.Station(), s.meanAt(all)
 	calls, work := newFluid(s.Length), newFluid(s.Length)
 	for _, r := range all {
-		if !r.fails {
+		if !r.fails && !s.waits(r) {
 			calls.come(r.at, 1)
 			work.come(r.at, r.size.Seconds())
 		}
@@ -36,6 +36,11 @@ func (s Scenario) ideal(all []request) ideal {
 		capacity := station.Capacity(mean)
 		calls.pass(i, capacity, patience, s.Lost)
 		work.pass(i, capacity*mean.Seconds(), patience, s.Lost)
+	}
+	for _, r := range all {
+		if s.waits(r) {
+			calls.come(r.at, 1)
+		}
 	}
 	return ideal{calls.flow, work.flow}
 }
@@ -58,11 +63,14 @@ func (s Scenario) meanAt(all []request) func(time.Duration) time.Duration {
 		if len(methods) == 1 {
 			return sizes[0]
 		}
-		sum, rate := 0.0, rateOf(methods, now)
+		sum, rate := 0.0, 0.0
 		for i, m := range methods {
-			sum += float64(sizes[i]) * m.Rate(now) / rate
+			if !m.Waits {
+				sum += float64(sizes[i]) * m.Rate(now)
+				rate += m.Rate(now)
+			}
 		}
-		return time.Duration(sum)
+		return time.Duration(sum / rate)
 	}
 }
 

@@ -34,6 +34,9 @@ func (s Scenario) load(seed uint64) []request {
 		rate := rateOf(methods, now)
 		r := request{at: now, method: pick(mix, len(methods), func(i int) float64 { return methods[i].Rate(now) / rate })}
 		r.size = s.Sizes(rng, methods[r.method].Mean)
+		if methods[r.method].Waits {
+			r.size = methods[r.method].Mean
+		}
 		r.tier = pick(rng, len(s.Tiers), func(i int) float64 { return s.Tiers[i].Share })
 		r.tenant = pick(rng, len(s.Tenants), func(i int) float64 { return s.Tenants[i] })
 		if s.Apart {

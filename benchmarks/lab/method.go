@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"time"
@@ -18,6 +19,8 @@ type Method struct {
 	Mean        time.Duration               // size of a call
 	Criticality limiter.Criticality         // of all its calls, where the scenario has no tiers
 	Guaranteed  float64                     // share of the limit that a bulkhead keeps for it; 0: it has none
+	Deadline    time.Duration               // of each call; 0: the scenario's
+	Waits       bool                        // its calls only wait, for their mean size, and the station has no work with them
 }
 
 // service is what the methods belong to.
@@ -47,6 +50,14 @@ func rateOf(methods []Method, now time.Duration) float64 {
 	}
 	return sum
 }
+
+// deadline is that of a request.
+func (s Scenario) deadline(req request) time.Duration {
+	return cmp.Or(s.methods()[req.method].Deadline, s.Deadline)
+}
+
+// waits reports whether a request only waits.
+func (s Scenario) waits(req request) bool { return s.methods()[req.method].Waits }
 
 // criticality is what a request says of itself.
 func (s Scenario) criticality(req request) limiter.Criticality {
@@ -93,6 +104,25 @@ func shifting(name string, first, second float64) Scenario {
 			{Name: "Light", Rate: func(now time.Duration) float64 { return work * share(now) / 0.010 }, Mean: 10 * ms},
 			{Name: "Heavy", Rate: func(now time.Duration) float64 { return work * (1 - share(now)) / 0.100 }, Mean: 100 * ms},
 		}
+	})
+}
+
+// impatient are two methods of the same work whose callers wait for half a second, and for a minute.
+func impatient(name string, rate float64) Scenario {
+	return base(name, 0).with(func(s *Scenario) {
+		s.Methods = []Method{
+			{Name: "Impatient", Rate: constant(rate / 2), Mean: 10 * ms},
+			{Name: "Patient", Rate: constant(rate / 2), Mean: 10 * ms, Deadline: time.Minute},
+		}
+	})
+}
+
+// waiting is a method whose calls only wait, such as a Watch or a long poll, on a new server that has other calls, too.
+func waiting(name string, m Method, calls func(time.Duration) float64) Scenario {
+	m.Waits, m.Deadline = true, 2*time.Minute
+	return base(name, 0).with(func(s *Scenario) {
+		s.Length = 40 * time.Second
+		s.Methods = []Method{{Name: "Call", Rate: calls, Mean: 10 * ms}, m}
 	})
 }
 

@@ -161,7 +161,7 @@ func (r *runner) sleeper(req request, try int) sleeper {
 func (r *runner) try(req request, who sleeper) (done bool) {
 	s := r.scenario
 	v := r.books.try(req)
-	ctx, cancel := context.WithDeadline(context.Background(), v.sent.Add(s.Deadline+deadlineLag))
+	ctx, cancel := context.WithDeadline(context.Background(), v.sent.Add(s.deadline(req)+deadlineLag))
 	defer cancel()
 	if criticality := s.criticality(req); criticality != limiter.Unspecified {
 		ctx = context.WithValue(ctx, criticalityKey{}, criticality)
@@ -177,7 +177,11 @@ func (r *runner) try(req request, who sleeper) (done bool) {
 			who.sleep(ms)
 			return errFailFast
 		}
-		r.station.Do(who, req.size)
+		if s.waits(req) {
+			who.sleep(req.size)
+		} else {
+			r.station.Do(who, req.size)
+		}
 		return nil
 	}})
 	return v.end(err) || errors.Is(err, errFailFast)

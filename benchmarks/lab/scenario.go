@@ -221,6 +221,11 @@ func Scenarios() []Scenario {
 			}
 		}),
 		shifting("methods-shift", 0.9, 0.1),
+		impatient("impatient", 3000),
+		waiting("watches", Method{Name: "Watch", Rate: step(time.Second, 40, 0), Mean: time.Minute}, constant(300)),
+		waiting("long-polls", Method{Name: "Poll", Rate: constant(40. / 3), Mean: 3 * time.Second}, constant(300)),
+		waiting("watched-3x", Method{Name: "Watch", Rate: step(5*time.Second, 20, 0), Mean: time.Minute},
+			step(15*time.Second, 700, 3000)),
 		guaranteed("guaranteed", constant(250)),
 		guaranteed("guaranteed-back", step(8*time.Second, 0, 250)).with(func(s *Scenario) { s.Judged = 8 * time.Second }),
 	}
