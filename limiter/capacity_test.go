@@ -67,7 +67,7 @@ func TestLoadDoesNotSwingWithTheLimit(t *testing.T) {
 			s.Area = 13 * .016 // who came before the limit fell has to leave
 		}
 		s.Sum = s.Area
-		p.observe(s, 0, 0)
+		p.observe(s, 0)
 		p.learn(s)
 		if load := p.load(900, s); load < .89 || load > .91 {
 			t.Errorf("window %d, with a limit of %d: a load of %v, want .9", i, limit, load)
@@ -78,7 +78,7 @@ func TestLoadDoesNotSwingWithTheLimit(t *testing.T) {
 	free := windowOf(16*time.Millisecond, 100)
 	free.Completions, free.Good, free.Work, free.Area, free.Sum = 16, 16, 16, .16, .16
 	for range 100 {
-		p.observe(free, 0, 0)
+		p.observe(free, 0)
 	}
 	if load := p.load(900, free); load < .089 || load > .091 {
 		t.Errorf("with room for a hundred: a load of %v, want .09", load)

@@ -28,14 +28,11 @@ func (l *Limiter) control(now time.Duration) {
 		return
 	}
 	var sample feedback.Sample
-	var slack time.Duration
-	var bounded int64
 	var found tally
 	var came [places]float64
+	l.patience.forget()
 	for i := range l.shards {
-		t := l.shards[i].roll(now, &sample, &came, &l.left)
-		slack += t.slack
-		bounded += t.bounded
+		t := l.shards[i].roll(now, &sample, &came, &l.left, &l.patience)
 		found.dry += t.dry
 		found.earnest += t.earnest
 	}
@@ -45,7 +42,7 @@ func (l *Limiter) control(now time.Duration) {
 	sample.Work, sample.Useful = l.methods.observe(&l.left, l.pace, sample)
 	l.left.forget()
 	l.memory.learn(sample, l.handed.Load())
-	l.pace.observe(sample, slack, bounded)
+	l.pace.observe(sample, l.patience.typical())
 	if !hidden {
 		l.pace.learn(sample)
 	}

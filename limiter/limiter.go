@@ -78,7 +78,9 @@ type Limiter struct {
 	salt  atomic.Uint64 // of their cohorts
 
 	methods methods
-	left    departures // of the window that is being closed; of whoever closes it
+	// Of whoever closes the window:
+	left     departures // in it
+	patience patience
 
 	due    atomic.Int64 // when the open window may be closed; see control.go
 	signal signal
@@ -163,7 +165,7 @@ func (l *Limiter) TryAcquire() (Permit, bool) {
 	if n, ok := l.load.enter(&c, l.limit.Load()); ok {
 		return l.shard().admit(now, now, &c, n), true
 	}
-	l.shard().turnAway(&c, l.told(ReasonLimit))
+	l.shard().turnAway(&c, now, l.told(ReasonLimit))
 	return Permit{}, false
 }
 
@@ -193,7 +195,7 @@ func (l *Limiter) apply(ctx context.Context, r *Request, dry *dryRun) (Permit, *
 	c.fill(l, r, l.methods.learn(r.Method), l.deadline(ctx))
 	refusal := l.refuses(r, c.at)
 	if refusal != nil && !c.group.room(c.at.level()) {
-		l.shard().turnAway(&c, refusal.Reason)
+		l.shard().turnAway(&c, 0, refusal.Reason)
 		return Permit{}, nil, refusal
 	}
 	now := l.now()
@@ -278,7 +280,7 @@ func (l *Limiter) Preview(ctx context.Context, r Request) *Refusal {
 func (l *Limiter) Refused(ctx context.Context, r Request, refusal *Refusal) {
 	var c claim
 	c.fill(l, &r, l.methods.find(r.Method), l.deadline(ctx))
-	l.shard().turnAway(&c, refusal.Reason)
+	l.shard().turnAway(&c, 0, refusal.Reason)
 }
 
 // release ends the work of a permit.

@@ -13,7 +13,7 @@ type pace struct {
 	service time.Duration // mean time from permit to release
 	typical float64       // mean cost of a request; 0: not known, and taken for 1
 	slow    float64       // nanoseconds that a request stays for each unit of its cost
-	slack   time.Duration // typical time left of those who come
+	slack   time.Duration // time that all but a few of those who come have left
 	first   int           // the limit at the start: while no rate is known, as many may wait
 
 	closed   time.Duration // when the last window did
@@ -59,8 +59,8 @@ const paceMemory = 4
 // unboundedSlack is the patience of requests that say nothing of a deadline, in service times.
 const unboundedSlack = 50
 
-// observe takes in a window that has closed. slack adds up the time that as many requests as bounded had left.
-func (p *pace) observe(s feedback.Sample, slack time.Duration, bounded int64) {
+// observe takes in a window that has closed, and how much time those who come have left, 0 if they do not say.
+func (p *pace) observe(s feedback.Sample, slack time.Duration) {
 	service := time.Duration(s.Sum / float64(s.Completions) * float64(time.Second))
 	typical, slow := s.Work/float64(s.Completions), s.Sum/s.Work*float64(time.Second)
 	first := p.drain <= 0
@@ -72,14 +72,13 @@ func (p *pace) observe(s feedback.Sample, slack time.Duration, bounded int64) {
 	p.typical += (typical - p.typical) / paceMemory
 	p.slow += (slow - p.slow) / paceMemory
 	p.closed = s.End
-	left := unboundedSlack * p.service
-	if bounded > 0 {
-		left = slack / time.Duration(bounded)
+	if slack == 0 {
+		slack = unboundedSlack * p.service
 	}
 	if first {
-		p.slack = left
+		p.slack = slack
 	}
-	p.slack += (left - p.slack) / paceMemory
+	p.slack += (slack - p.slack) / paceMemory
 }
 
 // capacityMemory is how many windows the capacity remembers: so many that it follows neither chance nor the swings of the

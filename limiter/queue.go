@@ -25,7 +25,7 @@ func (l *Limiter) queue(r *Request, c *claim, refused *Refusal, now time.Duratio
 		}
 		if reason != 0 {
 			reason = l.told(reason)
-			l.shard().turnAway(c, reason)
+			l.shard().turnAway(c, now, reason)
 			refusal := l.refusals.pick(reason, l.retry, l.turn())
 			if l.gates[level].Load() == nil {
 				l.publish(now)
@@ -39,7 +39,7 @@ func (l *Limiter) queue(r *Request, c *claim, refused *Refusal, now time.Duratio
 	if c.dry != nil {
 		c.dry.waiter = w
 	}
-	l.shard().wait(c)
+	l.shard().wait(c, now)
 	l.load.come()
 	l.line.push(now, w, overtakes, l.pace, &l.threshold)
 	l.displace(now, level)

@@ -20,6 +20,7 @@ type shard struct {
 	meter  littles.Meter
 	came   census     // since the meter's window began
 	left   departures // since the meter's window began
+	slacks slacks     // since the meter's window began
 	window tally      // since the meter's window began
 	counts counts
 
@@ -48,10 +49,6 @@ type tally struct {
 	peak                                      int
 	dry, earnest                              int64 // requests that found no permit free
 	offered, refused, waited, late, overloads int64 // by weight
-
-	// slack adds up the time that requests with a deadline had left when they came.
-	slack   time.Duration
-	bounded int64
 }
 
 // admit gives a permit for work that starts now. inFlight is what is then in flight in all.
@@ -76,19 +73,19 @@ func (s *shard) admit(now, came time.Duration, c *claim, inFlight int) Permit {
 	s.meter.Arrive(now, int(c.weight))
 	s.window.peak = max(s.window.peak, inFlight)
 	if came == now { // else it was counted when it came
-		s.offer(c)
+		s.offer(c, now)
 	}
-	if c.deadline > 0 {
-		s.window.slack += c.deadline - came
-		s.window.bounded++
-	}
+	s.slacks.served = s.slacks.served || c.deadline > 0
 	s.counts.admitted++
 	s.mu.Unlock()
 	return permit
 }
 
-// offer counts a request that comes. The caller holds the shard's mutex.
-func (s *shard) offer(c *claim) {
+// offer counts a request that comes now, which is 0 where nobody has read the clock. The caller holds the shard's mutex.
+func (s *shard) offer(c *claim, now time.Duration) {
+	if now > 0 && c.deadline > 0 {
+		s.slacks.add(c.deadline - now)
+	}
 	s.came.add(c.at, c.work())
 	s.window.offered += int64(c.weight)
 }
@@ -217,19 +214,19 @@ func (s *shard) resume(p Permit, now time.Duration) {
 	s.limiter.load.force(held.weight)
 }
 
-// wait counts a request that comes and has to wait.
-func (s *shard) wait(c *claim) {
+// wait counts a request that comes now and has to wait.
+func (s *shard) wait(c *claim, now time.Duration) {
 	s.mu.Lock()
-	s.offer(c)
+	s.offer(c, now)
 	s.window.found(c)
 	s.window.waited++
 	s.mu.Unlock()
 }
 
-// turnAway counts a request that is refused as it comes.
-func (s *shard) turnAway(c *claim, reason Reason) {
+// turnAway counts a request that is refused as it comes; now is as for offer.
+func (s *shard) turnAway(c *claim, now time.Duration, reason Reason) {
 	s.mu.Lock()
-	s.offer(c)
+	s.offer(c, now)
 	s.window.found(c)
 	s.window.refused++
 	s.counts.refused[reason]++
@@ -266,12 +263,13 @@ func (s *shard) completions() int64 {
 }
 
 // roll closes the shard's window at now, adds it to the sample and returns what else was counted.
-func (s *shard) roll(now time.Duration, sample *feedback.Sample, came *[places]float64, left *departures) tally {
+func (s *shard) roll(now time.Duration, sample *feedback.Sample, came *[places]float64, left *departures, p *patience) tally {
 	s.mu.Lock()
 	w, t := s.meter.Roll(now), s.window
 	s.window = tally{}
 	sample.Asked += s.came.drain(came)
 	s.left.drain(left)
+	s.slacks.drain(p)
 	s.mu.Unlock()
 	if sample.Length() == 0 {
 		sample.Start, sample.End = w.Start, w.End
