@@ -65,6 +65,7 @@ type point struct{ n, x, weight float64 }
 type free struct {
 	goodput float64 // useful work per second, lately, while the limit did not bind
 	service float64 // seconds of stay for each unit of work at best; forgotten slowly
+	waits   float64 // requests in flight lately that do not end, such as long polls
 }
 
 // The constants of the law. None has a dimension.
@@ -105,6 +106,7 @@ const (
 	hint                = 1.5       // times X W, the knee by Little's law; W is taken at its best, which is low
 	oblivion            = 1. / 1024 // by which a known knee gives way to head-room, each window in which nothing binds
 	stalled, rateMemory = 0.25, 16  // of the goodput of the last windows: below, the service stands still
+	growing             = 2         // times what ends may be in flight because more comes than goes; what is beyond only waits
 	heldPhases          = 32        // of which one with a lower limit after it costs a hundredth of the goodput at most, where all is needed
 	calmWindows         = 6         // in fewer, those in flight may only be growing to a higher limit
 )
@@ -277,22 +279,24 @@ func (e *Elasticity) unbound(s Sample) int {
 	}
 	e.bound = false
 	e.free.rate(s)
+	e.free.wait(s)
 	room := headRoom * e.free.goodput * e.free.service
 	if e.full > 0 {
 		room = min(room, e.centre*(1+oblivion))
 	}
 	e.centre = max(e.centre, room)
-	return round(e.centre, s.Limit)
+	return e.spacious(s)
 }
+
+// spacious returns the limit while it does not bind: what only waits has room beside what ends.
+func (e *Elasticity) spacious(s Sample) int { return round(e.centre+e.free.waits, s.Limit) }
 
 // enter begins to look for the knee when the limit begins to bind.
 func (e *Elasticity) enter(s Sample) int {
 	if s.Concurrency() < 0.75*float64(s.Limit) {
-		return round(e.centre, s.Limit) // it bound for a moment only
+		return e.spacious(s) // it bound for a moment only
 	}
-	if e.heldDown(s) {
-		e.centre = float64(s.Limit)
-	}
+	e.centre = float64(s.Limit)
 	e.bound, e.told, e.calm, e.high = true, false, 0, true
 	e.restart(s)
 	if e.full > 0 && s.per(s.Useful) >= steady*e.full { // no less than before: the knee is where it was
@@ -324,7 +328,7 @@ func (e *Elasticity) surged(s Sample) bool {
 // X W is the knee if it is sharp. It reports whether that lowers the limit. The experiments correct it.
 func (e *Elasticity) guess(s Sample) bool {
 	knee := hint*s.per(s.Useful)*e.free.service + 1
-	if !e.surged(s) || knee >= e.centre {
+	if !e.surged(s) || knee >= e.centre || s.idle() > 0 { // of what does not end, what ends says nothing
 		return false
 	}
 	e.centre = knee
@@ -446,6 +450,15 @@ func (f *free) learn(s Sample) {
 	default:
 		f.service += (stay - f.service) / memory
 	}
+}
+
+// wait learns how much only waits, while the limit does not bind. More may come fast: up at once, and down slowly.
+func (f *free) wait(s Sample) { f.waits = max(f.waits*(1-1./rateMemory), s.idle()) }
+
+// idle returns how many were in flight beyond those that ended, by Little's law, and those that come when more does than
+// goes: what only waits, as a long poll does.
+func (s Sample) idle() float64 {
+	return max(0, (s.Area-growing*s.Sum)/s.Length().Seconds())
 }
 
 // rate takes in what was served while the limit did not bind; a window in which more came than went says nothing.

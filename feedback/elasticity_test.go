@@ -42,6 +42,68 @@ func TestTheSetPointFallsWithTheWait(t *testing.T) {
 	}
 }
 
+// freely returns a window of a second in which so many of 10 ms ended, while so many besides only waited.
+func freely(second, rate, waiting, limit int) Sample {
+	start := time.Duration(second) * time.Second
+	flow := float64(rate) * .010
+	return Sample{
+		Limit: limit, Offered: int64(rate),
+		Window: littles.Window{
+			Start: start, End: start + time.Second, Area: flow + float64(waiting), Sum: flow, Squares: flow * .010,
+			Arrivals: int64(rate), Completions: int64(rate), Good: int64(rate),
+		},
+	}
+}
+
+// What only waits, such as a long poll, has room beside the head-room of what ends, as long as it is there.
+func TestWhatWaitsHasRoomOfItsOwn(t *testing.T) {
+	var e Elasticity
+	limit := 20
+	for second := range 100 {
+		limit = e.Update(freely(second, 300, 0, limit))
+	}
+	if limit < 20 || limit > 30 {
+		t.Fatalf("limit %d with three in flight, want about 24", limit)
+	}
+	limit = e.Update(freely(100, 300, 15, limit))
+	if limit < 20+12 {
+		t.Errorf("limit %d with 15 that wait, want room for those and those that end", limit)
+	}
+	limit = e.Update(freely(101, 300, 1000, limit))
+	if limit < 1000+12 || limit > 1000+30 {
+		t.Errorf("limit %d with a thousand that wait, want room for those and those that end", limit)
+	}
+	for second := range 100 {
+		limit = e.Update(freely(102+second, 300, 0, limit))
+	}
+	if limit < 20 || limit > 30 {
+		t.Errorf("limit %d when they have gone, want about 24", limit)
+	}
+}
+
+// Of the knee of a service what ends says nothing while most of what is in flight does not end.
+func TestWhatWaitsIsNoKnee(t *testing.T) {
+	for waiting, want := range map[int]int{0: 10, 40: 50} {
+		var e Elasticity
+		limit := 100
+		for second := range 20 {
+			limit = e.Update(freely(second, 300, 0, limit))
+		}
+		e.centre = 60
+		for second := range 4 {
+			s := freely(20+second, 600, waiting, 50)
+			s.Area, s.Waited, s.Asked, s.Work, s.Useful = max(s.Area, 50), 100, 1000, 600, 600
+			if waiting == 0 {
+				s.Sum = s.Area // they wait for each other in the service, and end
+			}
+			limit = e.Update(s)
+		}
+		if waiting == 0 && limit > 2*want || waiting > 0 && limit < want {
+			t.Errorf("limit %d with %d that wait, want about %d", limit, waiting, want)
+		}
+	}
+}
+
 // In front of a pool that is full all wait, and about as long as each other, while the work differs as ever: that tells
 // the wait from the work, though nobody has seen the service at its best.
 func TestStaysThatHardlyDifferAreMostlyWaiting(t *testing.T) {
