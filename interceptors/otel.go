@@ -121,6 +121,7 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 	inFlight := gauge("spillway.in_flight", "{request}", "Requests in flight.")
 	length := gauge("spillway.line.length", "{request}", "Requests that wait for a permit.")
 	handed := gauge("spillway.handed_over", "{request}", "Requests that are not in flight because they wait for callees that hold their own load.")
+	parked := gauge("spillway.parked", "{request}", "Requests that take none of the limit any more, because they have stayed for very long, such as Watches.")
 	admissions := counter("spillway.admissions", "Requests that got a permit.")
 	refusals := counter("spillway.refusals", "Requests that were refused.")
 	rehearsals := counter("spillway.dry_run.refusals", "Requests that would have been refused, were it no dry run.")
@@ -144,6 +145,7 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 		o.ObserveInt64(inFlight, int64(s.InFlight))
 		o.ObserveInt64(length, int64(s.Line))
 		o.ObserveInt64(handed, int64(s.HandedOver))
+		o.ObserveInt64(parked, int64(s.Parked))
 		o.ObserveInt64(outside, int64(s.DryRun))
 		o.ObserveInt64(panics, int64(s.ControllerPanics))
 		o.ObserveInt64(signalPanics, int64(s.SignalPanics))
@@ -162,7 +164,7 @@ func (m *metrics) register(meter metric.Meter, lim *limiter.Limiter) (err error)
 		return nil
 	}
 	m.registration, err = meter.RegisterCallback(
-		observe, limit, inFlight, handed, length, pressure, panics, signalPanics, admissions, refusals, rehearsals, outside, unheard)
+		observe, limit, inFlight, handed, parked, length, pressure, panics, signalPanics, admissions, refusals, rehearsals, outside, unheard)
 	return err
 }
 

@@ -129,6 +129,7 @@ func TestMetrics(t *testing.T) {
 		"spillway.limit":               1,
 		"spillway.in_flight":           1,
 		"spillway.handed_over":         0,
+		"spillway.parked":              0,
 		"spillway.line.length":         0,
 		"spillway.controller.panics":   0,
 		"spillway.signal.panics":       0,

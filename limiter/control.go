@@ -41,12 +41,13 @@ func (l *Limiter) control(now time.Duration) {
 	hidden := l.dry.hides(found)
 	sample.Work, sample.Useful = l.methods.observe(&l.left, l.pace, sample)
 	l.left.forget()
-	l.memory.learn(sample, l.handed.Load())
+	l.memory.learn(sample, l.aside())
 	l.pace.observe(sample, l.patience.typical())
 	if !hidden {
 		l.pace.learn(sample)
 	}
 	l.threshold.observe(sample, &came, l.pace)
+	l.parkOld(now, sample)
 	l.dry.follow(sample, found, l.load.inFlight())
 	l.turnOver(now, sample.Length())
 	l.retry = l.pace.retryHint(sample)
@@ -73,11 +74,11 @@ func (l *Limiter) control(now time.Duration) {
 
 // setLimit puts the limit in force that the controller wants, or what there is memory for. The caller holds mu.
 func (l *Limiter) setLimit(now time.Duration) {
-	limit := min(max(l.wanted, l.dry.floor), l.config.maxLimit)
+	limit := max(l.config.minLimit, min(max(l.wanted, l.dry.floor), l.config.maxLimit-int(l.parked.Load())))
 	l.line.most = math.MaxInt
 	l.room.Store(int64(l.memory.room))
 	if room := l.memory.room; room > 0 {
-		room = max(1, room-int(l.handed.Load()))
+		room = max(1, room-int(l.aside()))
 		limit = max(l.config.minLimit, min(limit, room))
 		l.line.most = max(shortLine, room-limit, room/8)
 	}

@@ -39,8 +39,11 @@ func (h Handover) TakeBack() {
 	}
 }
 
-// inside returns how many requests are in flight or handed over.
-func (l *Limiter) inside() int64 { return int64(l.load.inFlight()) + l.handed.Load() }
+// inside returns how many requests are there, in flight or not.
+func (l *Limiter) inside() int64 { return int64(l.load.inFlight()) + l.aside() }
+
+// aside returns how many are there that are not in flight: handed over or parked.
+func (l *Limiter) aside() int64 { return l.handed.Load() + l.parked.Load() }
 
 // handed counts the callees that the work of a permit waits for at a time.
 type handed struct {

@@ -48,7 +48,13 @@ type Request struct {
 
 // Limiter holds the requests in flight at a limit that it finds by itself. It is safe for concurrent use.
 //
-// Most callers want [Limiter.Acquire]. A Limiter needs no closing: it has no goroutine and no timer.
+// Requests that only wait, such as a Watch or a long poll, hold nobody else up for good: what has stayed for eight times
+// the mean, and for a second at least, takes none of the limit any more, once nobody waits for a permit, or nobody has got
+// one for as long. That is for methods of which more stay for so long than have ever ended well: any other is taken for
+// stuck. [WithFixedLimit] and [WithMaxLimit] hold for all that are under way.
+//
+// Most callers want [Limiter.Acquire]. A Limiter needs no closing: it has no goroutine, and its only timer runs while
+// somebody waits.
 type Limiter struct {
 	config   config
 	epoch    time.Time
@@ -88,6 +94,7 @@ type Limiter struct {
 
 	pressure atomic.Pointer[pressure] // nil: none
 	handed   atomic.Int64             // requests that wait elsewhere; see handover.go
+	parked   atomic.Int64             // requests that have stayed for very long; see park.go
 	room     atomic.Int64             // that memory has, for requests in flight and handed over; 0: any number
 
 	// For marks; see mark.go: what newcomers have to expect, the nanoseconds between two ends of requests, and how many
@@ -104,6 +111,11 @@ type Limiter struct {
 	turns     uint64        // of the hints' jitter
 	dry       dryRuns
 	retired   []*group // that are gone but for requests that they still have
+
+	watched bool          // a timer runs that looks whether permits are given; see park.go
+	before  uint64        // how many it saw
+	seen    time.Duration // when it saw that more were
+	parks   time.Duration // when to look for what has stayed for very long
 
 	wanted int    // the limit that the controller chose
 	memory memory // what there is room for

@@ -53,6 +53,7 @@ type methods struct {
 	usual              float64             // in flight, the median of windows lately; 0: not yet known
 	calmStay, calmWork float64             // of all together in calm windows, forgotten slowly
 	seen, seenCalm     [maxMethods]float64 // completions of each method, up to methodMemory; those in calm windows
+	ended              [maxMethods]float64 // those that ended well, ever; guarded by the limiter's mutex
 }
 
 // other is the method of those that have no name, or none that is remembered.
@@ -193,6 +194,7 @@ func (m *methods) observe(d *departures, p pace, s feedback.Sample) (work, usefu
 			cost *= before / after
 		}
 		m.set(method, cost)
+		m.ended[method] += float64(v.good)
 		work += cost * float64(v.count)
 		useful += cost * float64(v.good)
 	}

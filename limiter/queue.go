@@ -11,6 +11,7 @@ import (
 func (l *Limiter) queue(r *Request, c *claim, refused *Refusal, now time.Duration) (*waiter, *Refusal) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.watch()
 	level := c.at.level()
 	overtakes, reserved := false, false
 	if !r.Patient {

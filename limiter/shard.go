@@ -35,6 +35,7 @@ type slot struct {
 	weight     int32 // what it takes of the limit while it is not paused
 	method     uint8
 	paused     bool
+	parked     bool // it stays paused; see park.go
 	at         place
 	work       float64       // as was counted when it came
 	came       time.Duration // when it asked; start - came is its wait in the line, and elsewhere
@@ -62,7 +63,8 @@ func (s *shard) admit(now, came time.Duration, c *claim, inFlight int) Permit {
 	taken := &s.slots[index]
 	s.free = taken.next
 	taken.generation++
-	taken.came, taken.start, taken.deadline, taken.paused = came, now, c.deadline, false
+	taken.came, taken.start, taken.deadline = came, now, c.deadline
+	taken.paused, taken.parked = false, false
 	taken.weight, taken.method = c.weight, c.method
 	taken.at, taken.work = c.at, c.work()
 	if taken.group != c.group { // most often none is used: spare the write of a pointer
@@ -118,7 +120,7 @@ func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (inFlight i
 	if !held.paused {
 		inFlight = held.weight
 		held.count(-1)
-	} else {
+	} else if !held.parked {
 		held.start += now - held.pausedAt
 		s.meter.Resume(now, int(held.weight))
 	}
@@ -128,6 +130,11 @@ func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (inFlight i
 		outcome = Late
 	case outcome == Late && (held.deadline == 0 || now < held.deadline):
 		outcome = Failed // somebody else's deadline
+	}
+	s.counts.finish(outcome)
+	if held.parked { // long gone from what is learned
+		s.put(p)
+		return 0, true
 	}
 	switch outcome {
 	case Late:
@@ -140,7 +147,6 @@ func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (inFlight i
 	}
 	s.meter.Leave(now, int(held.weight), stay, outcome == OK)
 	s.left.add(held.method, int(held.weight), stay, outcome == OK)
-	s.counts.finish(outcome)
 	s.put(p)
 	return inFlight, true
 }
@@ -177,9 +183,15 @@ func (s *shard) cancel(p Permit, now time.Duration) (inFlight int32) {
 	return inFlight
 }
 
+// taken reports whether a permit of the slot is in force.
+func (s *slot) taken() bool { return s.generation%2 == 1 }
+
 // put frees the slot of a permit, so that no copy of the permit is good any more.
 func (s *shard) put(p Permit) {
 	held := &s.slots[p.slot]
+	if held.parked {
+		s.limiter.parked.Add(-1)
+	}
 	held.generation++
 	held.next = s.free
 	s.free = p.slot + 1
@@ -204,7 +216,7 @@ func (s *shard) resume(p Permit, now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	held := &s.slots[p.slot]
-	if held.generation != p.generation || !held.paused {
+	if held.generation != p.generation || !held.paused || held.parked {
 		return
 	}
 	held.paused = false

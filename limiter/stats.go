@@ -9,6 +9,7 @@ type Stats struct {
 	Line       int // requests that wait
 	DryRun     int // requests of dry runs under way that have no permit
 	HandedOver int // requests that are not in flight because they wait elsewhere; see [HandOver]
+	Parked     int // requests under way that take none of the limit, for they have stayed for very long; see [Limiter]
 
 	Admitted uint64           // permits given since the start
 	Refused  [reasons]uint64  // requests refused since the start, by Reason, also those that only a dry run would have
@@ -56,6 +57,7 @@ func (l *Limiter) Stats() Stats {
 	s.Limit = int(l.limit.Load())
 	s.InFlight = l.load.inFlight()
 	s.HandedOver = int(l.handed.Load())
+	s.Parked = int(l.parked.Load())
 	s.Line = l.line.length
 	s.Throughput = float64(l.pace.drain)
 	s.Capacity = l.pace.capacity / l.pace.cost()

@@ -1,0 +1,146 @@
+package limiter
+
+import (
+	"math"
+	"time"
+
+	"github.com/spillway-go/spillway/feedback"
+)
+
+// Some requests only wait for something that does not come for long, such as a Watch or a long poll. They are in flight
+// meanwhile, but a limit is learned from what ends, and says nothing of what does not. As many of them as the limit would
+// leave nothing for anybody else, for good.
+//
+// So requests that stay for very long are parked: they go on, and take none of the limit any more, until they end. That is
+// done where nothing is lost by letting in more: while nobody waits for a permit, so that more may come anyway; and where
+// the limiter stands still, since nobody is served then who could be served worse. While requests wait and some are served,
+// all that are in flight count, however long they stay: what stays may be at work.
+//
+// And it is done for methods of which more stay for very long than have ever ended well. Those of any other are stuck: in a
+// callee that hangs, or in a lock. To send more after them would only make the heap higher that has to be worked off when
+// it gives way.
+
+// Very long is so many times the mean time from permit to release, or leastStill where that is longer or not known. Shorter
+// would be a pause of the process, or a callee that is somewhat slower; longer, and an operator would notice.
+const (
+	stillFor   = 8
+	leastStill = time.Second
+)
+
+func (p pace) veryLong() time.Duration { return max(leastStill, stillFor*p.service) }
+
+// looks is how often a limiter where somebody waits looks whether it stands still, in the time that it takes to be sure.
+const looks = 4
+
+// watch sees to it that a limiter which stands still gets going again. While somebody waits, a timer looks now and then
+// whether any permit has been given; the line cannot, for nobody may come to it. The caller holds mu.
+func (l *Limiter) watch() {
+	if l.watched || l.dry.fixed {
+		return
+	}
+	l.watched = true
+	time.AfterFunc(l.pace.veryLong()/looks, func() {
+		now := l.now()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.watched = false
+		if given := l.given(); given != l.before {
+			l.before, l.seen = given, now
+		}
+		waits := l.line.length > 0
+		if now-l.seen >= l.pace.veryLong() && (waits || int64(l.load.inFlight()) >= l.limit.Load()) {
+			l.restart(now)
+		}
+		if waits {
+			l.watch()
+		}
+	})
+}
+
+// given returns how many permits were given since the start.
+func (l *Limiter) given() (n uint64) {
+	for i := range l.shards {
+		n += l.shards[i].read().admitted
+	}
+	return n
+}
+
+// restart gets a limiter going that stands still. The open window then shows nothing of what the limit does. The caller holds
+// mu.
+func (l *Limiter) restart(now time.Duration) {
+	due := l.due.Load()
+	if !l.due.CompareAndSwap(due, math.MaxInt64) {
+		return // whoever closes the window has seen something end
+	}
+	if l.park(now) {
+		var window feedback.Sample
+		var came [places]float64
+		for i := range l.shards {
+			l.shards[i].roll(now, &window, &came, &l.left, &l.patience)
+		}
+		l.left.forget()
+		l.serveLocked(now)
+	}
+	l.due.Store(due)
+}
+
+// parkOld parks what has stayed for very long, looked for once in a while, where nobody waits. The caller holds mu.
+func (l *Limiter) parkOld(now time.Duration, s feedback.Sample) {
+	if s.Bound() || now < l.parks || l.dry.fixed {
+		return
+	}
+	l.parks = now + l.pace.veryLong()/looks
+	l.park(now)
+}
+
+// park parks those in flight who have stayed for very long, if that is how their method is, as far as there is memory for as
+// many more, and WithMaxLimit allows it. It reports whether any were. The caller holds mu.
+func (l *Limiter) park(now time.Duration) bool {
+	parked := int64(0)
+	more := int64(l.config.maxLimit) - l.limit.Load() - l.parked.Load()
+	if room := l.room.Load(); room > 0 {
+		more = min(more, room-l.inside())
+	}
+	since := now - l.pace.veryLong()
+	var stay [maxMethods]float64
+	for i := range l.shards {
+		l.shards[i].countOld(since, &stay)
+	}
+	for i := range l.shards {
+		n, weight := l.shards[i].park(now, since, more, func(method uint8) bool { return stay[method] > l.methods.ended[method] })
+		l.parked.Add(n)
+		parked += n
+		l.load.leave(weight)
+		more -= n
+	}
+	return parked > 0
+}
+
+// countOld adds to the requests of each method those that have stayed since then, parked or not.
+func (s *shard) countOld(since time.Duration, stay *[maxMethods]float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.slots {
+		if held := &s.slots[i]; held.taken() && held.start <= since {
+			stay[held.method]++
+		}
+	}
+}
+
+// park takes at most so many requests that have stayed since then out of flight, until they end, if their method may be. It
+// returns how many, and what they had in flight.
+func (s *shard) park(now, since time.Duration, most int64, may func(method uint8) bool) (n int64, inFlight int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.slots {
+		held := &s.slots[i]
+		if n >= most || !held.taken() || held.paused || held.start > since || !may(held.method) {
+			continue
+		}
+		held.parked, held.paused, held.pausedAt = true, true, now
+		held.count(-1)
+		s.meter.Pause(now, int(held.weight))
+		n, inFlight = n+1, inFlight+held.weight
+	}
+	return n, inFlight
+}
