@@ -102,9 +102,9 @@ func (o meterOption) check() error {
 
 // WithExempt lets requests that the matcher selects pass without a permit, besides gRPC's health, reflection
 // and load report services, which always do. It can be given more than once. Exempt a method that mostly waits for
-// something to tell and then ends, such as a long poll: it would count as in flight while it waits. What hardly ever ends,
-// such as a Watch, counts for a second or so only; see [limiter.Limiter]. The matcher is asked in the tap too, where no
-// message and no stream type is known yet; see [CriticalityFunc] for what it must not do there.
+// something to tell and then ends, such as a long poll: it would count as in flight while it waits. What ends when its caller
+// does, such as most Watches, counts for a second or so only; see [limiter.Limiter]. The matcher is asked in the tap too,
+// where no message and no stream type is known yet; see [CriticalityFunc] for what it must not do there.
 func WithExempt(m selector.Matcher) Option {
 	return optionFunc(func(c *config) error {
 		c.exempt = append(c.exempt, m)

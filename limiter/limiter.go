@@ -48,10 +48,10 @@ type Request struct {
 
 // Limiter holds the requests in flight at a limit that it finds by itself. It is safe for concurrent use.
 //
-// Requests that only wait, such as a Watch or a long poll, hold nobody else up for good: what has stayed for eight times
-// the mean, and for a second at least, takes none of the limit any more, once nobody waits for a permit, or nobody has got
-// one for as long. That is for methods of which more stay for so long than have ever ended well: any other is taken for
-// stuck. [WithFixedLimit] and [WithMaxLimit] hold for all that are under way.
+// Requests that only wait, such as a Watch, hold nobody else up for good: what has no deadline and has stayed for eight
+// times the mean, and for a second at least, takes none of the limit any more, once nobody waits for a permit, or nobody
+// has got one for as long. That is for methods of which more stay for so long than have ever ended well before that: any
+// other is taken for stuck, or for slow. [WithFixedLimit] and [WithMaxLimit] hold for all that are under way.
 //
 // Most callers want [Limiter.Acquire]. A Limiter needs no closing: it has no goroutine, and its only timer runs while
 // somebody waits.
@@ -94,7 +94,7 @@ type Limiter struct {
 
 	pressure atomic.Pointer[pressure] // nil: none
 	handed   atomic.Int64             // requests that wait elsewhere; see handover.go
-	parked   atomic.Int64             // requests that have stayed for very long; see park.go
+	parked   atomic.Int64             // requests that have stayed for very long, by weight; see park.go
 	room     atomic.Int64             // that memory has, for requests in flight and handed over; 0: any number
 
 	// For marks; see mark.go: what newcomers have to expect, the nanoseconds between two ends of requests, and how many

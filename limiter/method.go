@@ -54,6 +54,8 @@ type methods struct {
 	calmStay, calmWork float64             // of all together in calm windows, forgotten slowly
 	seen, seenCalm     [maxMethods]float64 // completions of each method, up to methodMemory; those in calm windows
 	ended              [maxMethods]float64 // those that ended well, ever; guarded by the limiter's mutex
+
+	slowest [maxMethods]atomic.Int64 // in nanoseconds, of those that were parked and ended well; 0: none
 }
 
 // other is the method of those that have no name, or none that is remembered.

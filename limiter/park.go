@@ -16,9 +16,10 @@ import (
 // the limiter stands still, since nobody is served then who could be served worse. While requests wait and some are served,
 // all that are in flight count, however long they stay: what stays may be at work.
 //
-// And it is done for methods of which more stay for very long than have ever ended well. Those of any other are stuck: in a
-// callee that hangs, or in a lock. To send more after them would only make the heap higher that has to be worked off when
-// it gives way.
+// And it is done for those that say nothing of a deadline, for one ends what only waits, too; and for methods of which more
+// stay for very long than have ever ended well before that. Those of any other are stuck: in a callee that hangs, or in a
+// lock. To send more after them would only make the heap higher that has to be worked off when it gives way. Where one that
+// was parked ends well, it was at work after all, and very long is so many times as long as that from then on.
 
 // Very long is so many times the mean time from permit to release, or leastStill where that is longer or not known. Shorter
 // would be a pause of the process, or a callee that is somewhat slower; longer, and an operator would notice.
@@ -96,51 +97,63 @@ func (l *Limiter) parkOld(now time.Duration, s feedback.Sample) {
 // park parks those in flight who have stayed for very long, if that is how their method is, as far as there is memory for as
 // many more, and WithMaxLimit allows it. It reports whether any were. The caller holds mu.
 func (l *Limiter) park(now time.Duration) bool {
-	parked := int64(0)
 	more := int64(l.config.maxLimit) - l.limit.Load() - l.parked.Load()
 	if room := l.room.Load(); room > 0 {
 		more = min(more, room-l.inside())
 	}
-	since := now - l.pace.veryLong()
-	var stay [maxMethods]float64
-	for i := range l.shards {
-		l.shards[i].countOld(since, &stay)
+	var waits waits
+	for method := range waits.since {
+		waits.since[method] = now - max(l.pace.veryLong(), stillFor*time.Duration(l.methods.slowest[method].Load()))
 	}
 	for i := range l.shards {
-		n, weight := l.shards[i].park(now, since, more, func(method uint8) bool { return stay[method] > l.methods.ended[method] })
-		l.parked.Add(n)
-		parked += n
-		l.load.leave(weight)
-		more -= n
+		l.shards[i].countOld(&waits)
+	}
+	parked := int64(0)
+	for i := range l.shards {
+		weight := l.shards[i].park(now, &waits, &l.methods, more-parked)
+		l.parked.Add(weight)
+		l.load.leave(int32(weight))
+		parked += weight
 	}
 	return parked > 0
 }
 
-// countOld adds to the requests of each method those that have stayed since then, parked or not.
-func (s *shard) countOld(since time.Duration, stay *[maxMethods]float64) {
+// waits are, for each method, since when a request has to be in flight to have stayed for very long, and how many are.
+type waits struct {
+	since [maxMethods]time.Duration
+	stay  [maxMethods]float64
+}
+
+// old reports whether a request has stayed for very long, and nothing else will end it.
+func (w *waits) old(held *slot) bool {
+	return held.taken() && held.deadline == 0 && held.start <= w.since[held.method]
+}
+
+// countOld counts those that have stayed for very long, parked or not.
+func (s *shard) countOld(w *waits) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.slots {
-		if held := &s.slots[i]; held.taken() && held.start <= since {
-			stay[held.method]++
+		if held := &s.slots[i]; w.old(held) {
+			w.stay[held.method]++
 		}
 	}
 }
 
-// park takes at most so many requests that have stayed since then out of flight, until they end, if their method may be. It
-// returns how many, and what they had in flight.
-func (s *shard) park(now, since time.Duration, most int64, may func(method uint8) bool) (n int64, inFlight int32) {
+// park takes requests of at most that weight, that have stayed for very long as their method does, out of flight until they
+// end, and returns their weight.
+func (s *shard) park(now time.Duration, w *waits, m *methods, most int64) (weight int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.slots {
 		held := &s.slots[i]
-		if n >= most || !held.taken() || held.paused || held.start > since || !may(held.method) {
+		if !w.old(held) || held.paused || w.stay[held.method] <= m.ended[held.method] || weight+int64(held.weight) > most {
 			continue
 		}
 		held.parked, held.paused, held.pausedAt = true, true, now
 		held.count(-1)
 		s.meter.Pause(now, int(held.weight))
-		n, inFlight = n+1, inFlight+held.weight
+		weight += int64(held.weight)
 	}
-	return n, inFlight
+	return weight
 }

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -210,7 +211,61 @@ func TestWhatIsStuckIsNotParked(t *testing.T) {
 	})
 }
 
-// What is parked teaches nothing: how long it stays has nothing to do with the service.
+// Who has a deadline ends by itself.
+func TestNothingIsParkedThatHasADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := mustNew(t)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for range 20 {
+			if _, err := l.AcquireRequest(ctx, Request{Method: "watch"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if serves(t, l, 10*leastStill) {
+			t.Error("served while all have a deadline")
+		}
+		wantParked(t, l, 0, 20)
+	})
+}
+
+// Work that takes long is not taken for what only waits, for longer than the first of it takes: else a server would have no
+// limit whose requests all take long.
+func TestSlowWorkIsNotParkedForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const service, workers, jobs = 3 * time.Second, 10, 1200
+		l := mustNew(t)
+		pool := make(chan struct{}, workers)
+		var done atomic.Int64
+		most := 0
+		for range jobs { // three times as many as the workers can do
+			go func() {
+				p, err := l.AcquireRequest(t.Context(), Request{Method: "job"})
+				if err != nil {
+					return
+				}
+				pool <- struct{}{}
+				time.Sleep(service)
+				<-pool
+				p.Release(OK)
+				done.Add(1)
+			}()
+			time.Sleep(service / workers / 3)
+			s := l.Stats()
+			most = max(most, s.InFlight+s.Parked)
+		}
+		if can := jobs / 3; float64(done.Load()) < .9*float64(can) {
+			t.Errorf("%d of %d that could be done are done", done.Load(), can)
+		}
+		if s := l.Stats(); most > 6*workers || s.Parked > 0 || s.InFlight > 3*workers {
+			t.Errorf("%d under way at most, %d at the end and %d parked; want %d, %d and none", most, s.InFlight, s.Parked, 6*workers, 3*workers)
+		}
+		time.Sleep(10 * time.Minute)
+		wantEmpty(t, l)
+	})
+}
+
+// What is parked teaches nothing else: how long it stays has nothing to do with the service.
 func TestNothingIsLearnedOfWhatIsParked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := mustNew(t)

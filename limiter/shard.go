@@ -132,7 +132,10 @@ func (s *shard) finish(p Permit, now time.Duration, outcome Outcome) (inFlight i
 		outcome = Failed // somebody else's deadline
 	}
 	s.counts.finish(outcome)
-	if held.parked { // long gone from what is learned
+	if held.parked { // long gone from what else is learned
+		if slowest := &s.limiter.methods.slowest[held.method]; outcome == OK && int64(stay) > slowest.Load() {
+			slowest.Store(int64(stay))
+		}
 		s.put(p)
 		return 0, true
 	}
@@ -190,7 +193,7 @@ func (s *slot) taken() bool { return s.generation%2 == 1 }
 func (s *shard) put(p Permit) {
 	held := &s.slots[p.slot]
 	if held.parked {
-		s.limiter.parked.Add(-1)
+		s.limiter.parked.Add(-int64(held.weight))
 	}
 	held.generation++
 	held.next = s.free

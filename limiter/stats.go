@@ -9,7 +9,7 @@ type Stats struct {
 	Line       int // requests that wait
 	DryRun     int // requests of dry runs under way that have no permit
 	HandedOver int // requests that are not in flight because they wait elsewhere; see [HandOver]
-	Parked     int // requests under way that take none of the limit, for they have stayed for very long; see [Limiter]
+	Parked     int // requests under way that take none of the limit, by weight, for they have stayed for very long; see [Limiter]
 
 	Admitted uint64           // permits given since the start
 	Refused  [reasons]uint64  // requests refused since the start, by Reason, also those that only a dry run would have

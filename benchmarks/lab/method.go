@@ -20,7 +20,7 @@ type Method struct {
 	Criticality limiter.Criticality         // of all its calls, where the scenario has no tiers
 	Guaranteed  float64                     // share of the limit that a bulkhead keeps for it; 0: it has none
 	Deadline    time.Duration               // of each call; 0: the scenario's
-	Waits       bool                        // its calls only wait, for their mean size, and the station has no work with them
+	Waits       bool                        // its calls only wait, for their mean size; the station has no work with them, and they no deadline
 }
 
 // service is what the methods belong to.
@@ -53,6 +53,9 @@ func rateOf(methods []Method, now time.Duration) float64 {
 
 // deadline is that of a request.
 func (s Scenario) deadline(req request) time.Duration {
+	if s.waits(req) {
+		return math.MaxInt64
+	}
 	return cmp.Or(s.methods()[req.method].Deadline, s.Deadline)
 }
 
@@ -119,7 +122,7 @@ func impatient(name string, rate float64) Scenario {
 
 // waiting is a method whose calls only wait, such as a Watch or a long poll, on a new server that has other calls, too.
 func waiting(name string, m Method, calls func(time.Duration) float64) Scenario {
-	m.Waits, m.Deadline = true, 2*time.Minute
+	m.Waits = true
 	return base(name, 0).with(func(s *Scenario) {
 		s.Length = 40 * time.Second
 		s.Methods = []Method{{Name: "Call", Rate: calls, Mean: 10 * ms}, m}

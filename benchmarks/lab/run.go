@@ -161,8 +161,12 @@ func (r *runner) sleeper(req request, try int) sleeper {
 func (r *runner) try(req request, who sleeper) (done bool) {
 	s := r.scenario
 	v := r.books.try(req)
-	ctx, cancel := context.WithDeadline(context.Background(), v.sent.Add(s.deadline(req)+deadlineLag))
-	defer cancel()
+	ctx := context.Background()
+	if !s.waits(req) {
+		var cancel func()
+		ctx, cancel = context.WithDeadline(ctx, v.sent.Add(s.deadline(req)+deadlineLag))
+		defer cancel()
+	}
 	if criticality := s.criticality(req); criticality != limiter.Unspecified {
 		ctx = context.WithValue(ctx, criticalityKey{}, criticality)
 	}
