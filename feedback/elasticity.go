@@ -296,7 +296,7 @@ func (e *Elasticity) enter(s Sample) int {
 	if s.Concurrency() < 0.75*float64(s.Limit) {
 		return e.spacious(s) // it bound for a moment only
 	}
-	e.centre = float64(s.Limit)
+	e.centre = float64(s.Limit) // what is in force: with room for what waits, or what something else holds it down to
 	e.bound, e.told, e.calm, e.high = true, false, 0, true
 	e.restart(s)
 	if e.full > 0 && s.per(s.Useful) >= steady*e.full { // no less than before: the knee is where it was

@@ -54,7 +54,7 @@ type Request struct {
 // other is taken for stuck, or for slow. [WithFixedLimit] and [WithMaxLimit] hold for all that are under way.
 //
 // Most callers want [Limiter.Acquire]. A Limiter needs no closing: it has no goroutine, and its only timer runs while
-// somebody waits.
+// all permits are taken.
 type Limiter struct {
 	config   config
 	epoch    time.Time

@@ -30,11 +30,12 @@ const (
 
 func (p pace) veryLong() time.Duration { return max(leastStill, stillFor*p.service) }
 
-// looks is how often a limiter where somebody waits looks whether it stands still, in the time that it takes to be sure.
+// looks is how often a limiter looks whether it stands still, in the time that it takes to be sure.
 const looks = 4
 
-// watch sees to it that a limiter which stands still gets going again. While somebody waits, a timer looks now and then
-// whether any permit has been given; the line cannot, for nobody may come to it. The caller holds mu.
+// watch sees to it that a limiter which stands still gets going again. From when somebody has to wait until nobody does and
+// there are permits, a timer looks now and then whether any has been given; the line cannot, for nobody may come to it. The
+// caller holds mu.
 func (l *Limiter) watch() {
 	if l.watched || l.dry.fixed {
 		return
@@ -48,13 +49,13 @@ func (l *Limiter) watch() {
 		if given := l.given(); given != l.before {
 			l.before, l.seen = given, now
 		}
-		waits := l.line.length > 0
-		if now-l.seen >= l.pace.veryLong() && (waits || int64(l.load.inFlight()) >= l.limit.Load()) {
+		if l.line.length == 0 && int64(l.load.inFlight()) < l.limit.Load() {
+			return
+		}
+		if now-l.seen >= l.pace.veryLong() {
 			l.restart(now)
 		}
-		if waits {
-			l.watch()
-		}
+		l.watch()
 	})
 }
 

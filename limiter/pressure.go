@@ -199,8 +199,7 @@ func (p *pressure) fallen(level int, after time.Duration) float64 {
 }
 
 // standing returns which part of the line that may stand for a level does: 1 when its newcomers are refused. What spends
-// the credit is a load above 1, which says so itself, so that the part is that of a full one; and more than that stands only
-// in bursts.
+// the credit is a load above 1, which says so itself, so that the part is that of a full one.
 func (l *line) standing(now time.Duration, level int, p pace, t *threshold) float64 {
 	if l.full(now, level, p, t) != 0 {
 		return 1
