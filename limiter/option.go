@@ -15,8 +15,9 @@ type optionFunc func(*config) error
 func (f optionFunc) apply(c *config) error { return f(c) }
 
 type config struct {
-	controller                       feedback.Controller
-	initialLimit, minLimit, maxLimit int
+	controller                       feedback.Controller // nil: none was given
+	fixedLimit                       int                 // 0: the limit is not fixed
+	initialLimit, minLimit, maxLimit int                 // initialLimit 0: none was given
 	bulkheads                        map[string]float64
 	memory                           func() Memory // nil: not watched
 	withoutSignals                   bool
@@ -29,7 +30,7 @@ const (
 )
 
 func newConfig(opts []Option) (config, error) {
-	c := config{initialLimit: defaultInitial, minLimit: 1, maxLimit: defaultMax}
+	c := config{minLimit: 1, maxLimit: defaultMax}
 	for i, opt := range opts {
 		if opt == nil {
 			return config{}, fmt.Errorf("limiter: option %d is nil; leave it out", i)
@@ -38,21 +39,48 @@ func newConfig(opts []Option) (config, error) {
 			return config{}, err
 		}
 	}
-	if c.minLimit > c.maxLimit {
-		return config{}, fmt.Errorf("limiter: WithMinLimit(%d) is above WithMaxLimit(%d); want min <= max", c.minLimit, c.maxLimit)
+	if err := c.checkLimits(); err != nil {
+		return config{}, err
 	}
 	if err := checkShares("WithBulkheads", c.bulkheads); err != nil {
 		return config{}, err
 	}
-	c.initialLimit = min(max(c.initialLimit, c.minLimit), c.maxLimit)
-	if c.controller == nil {
+	switch {
+	case c.fixedLimit > 0:
+		c.controller, c.initialLimit = feedback.Fixed(c.fixedLimit), c.fixedLimit
+	case c.controller == nil:
 		c.controller = &feedback.Elasticity{}
+	}
+	if c.initialLimit == 0 {
+		c.initialLimit = min(max(defaultInitial, c.minLimit), c.maxLimit)
 	}
 	return c, c.checkSignals()
 }
 
+// checkLimits returns an error that names options that contradict each other.
+func (c *config) checkLimits() error {
+	if c.minLimit > c.maxLimit {
+		return fmt.Errorf("limiter: WithMinLimit(%d) is above WithMaxLimit(%d); want min <= max", c.minLimit, c.maxLimit)
+	}
+	if c.fixedLimit > 0 {
+		if c.controller != nil {
+			return fmt.Errorf("limiter: WithFixedLimit(%d) and WithController exclude each other; leave one out", c.fixedLimit)
+		}
+		if c.initialLimit > 0 {
+			return fmt.Errorf("limiter: WithFixedLimit(%d) and WithInitialLimit(%d) exclude each other; leave one out", c.fixedLimit, c.initialLimit)
+		}
+	}
+	for option, limit := range map[string]int{"WithFixedLimit": c.fixedLimit, "WithInitialLimit": c.initialLimit} {
+		if limit > 0 && (limit < c.minLimit || limit > c.maxLimit) {
+			return fmt.Errorf("limiter: %s(%d) is not within WithMinLimit(%d) and WithMaxLimit(%d); want min <= limit <= max",
+				option, limit, c.minLimit, c.maxLimit)
+		}
+	}
+	return nil
+}
+
 // WithController sets the law that chooses the limit, in place of [feedback.Elasticity]. A controller belongs to
-// one limiter. [New] rejects nil.
+// one limiter. [New] rejects nil, and [WithFixedLimit] beside it.
 func WithController(ctl feedback.Controller) Option {
 	return optionFunc(func(c *config) error {
 		if v := reflect.ValueOf(ctl); ctl == nil || v.Kind() == reflect.Pointer && v.IsNil() {
@@ -63,19 +91,20 @@ func WithController(ctl feedback.Controller) Option {
 	})
 }
 
-// WithFixedLimit holds the limit at n requests in flight, whatever happens but for [WithMemory]. [New] rejects n < 1.
+// WithFixedLimit holds the limit at n requests in flight, whatever happens but for [WithMemory]. [New] rejects n < 1, n
+// outside of the bounds, and [WithController] or [WithInitialLimit] beside it.
 func WithFixedLimit(n int) Option {
 	return optionFunc(func(c *config) error {
 		if err := atLeastOne("WithFixedLimit", n); err != nil {
 			return err
 		}
-		c.controller, c.initialLimit = feedback.Fixed(n), n
+		c.fixedLimit = n
 		return nil
 	})
 }
 
 // WithInitialLimit sets the limit to start from. The default is 20; the law finds the right one from any.
-// [New] rejects n < 1.
+// [New] rejects n < 1, and n outside of the bounds.
 func WithInitialLimit(n int) Option {
 	return optionFunc(func(c *config) error {
 		c.initialLimit = n

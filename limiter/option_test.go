@@ -18,6 +18,13 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		"WithMaxLimit(2000000000)":   {WithMaxLimit(2_000_000_000)},
 		"is above WithMaxLimit(4)":   {WithMinLimit(5), WithMaxLimit(4)},
 		"want 1 to 1000000 requests": {WithMaxLimit(-7)},
+
+		"WithFixedLimit(50) is not within WithMinLimit(1) and WithMaxLimit(10)":       {WithFixedLimit(50), WithMaxLimit(10)},
+		"WithFixedLimit(5) is not within WithMinLimit(6) and WithMaxLimit(1000000)":   {WithMinLimit(6), WithFixedLimit(5)},
+		"WithInitialLimit(50) is not within WithMinLimit(1) and WithMaxLimit(10)":     {WithMaxLimit(10), WithInitialLimit(50)},
+		"WithInitialLimit(5) is not within WithMinLimit(6) and WithMaxLimit(1000000)": {WithInitialLimit(5), WithMinLimit(6)},
+		"WithFixedLimit(5) and WithInitialLimit(5) exclude each other":                {WithFixedLimit(5), WithInitialLimit(5)},
+		"WithFixedLimit(5) and WithController exclude each other":                     {WithController(feedback.Fixed(5)), WithFixedLimit(5)},
 	} {
 		if _, err := New(opts...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one that says %q", err, want)
