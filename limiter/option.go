@@ -62,13 +62,8 @@ func (c *config) checkLimits() error {
 	if c.minLimit > c.maxLimit {
 		return fmt.Errorf("limiter: WithMinLimit(%d) is above WithMaxLimit(%d); want min <= max", c.minLimit, c.maxLimit)
 	}
-	if c.fixedLimit > 0 {
-		if c.controller != nil {
-			return fmt.Errorf("limiter: WithFixedLimit(%d) and WithController exclude each other; leave one out", c.fixedLimit)
-		}
-		if c.initialLimit > 0 {
-			return fmt.Errorf("limiter: WithFixedLimit(%d) and WithInitialLimit(%d) exclude each other; leave one out", c.fixedLimit, c.initialLimit)
-		}
+	if c.fixedLimit > 0 && c.controller != nil {
+		return fmt.Errorf("limiter: WithFixedLimit(%d) and WithController exclude each other; leave one out", c.fixedLimit)
 	}
 	for option, limit := range map[string]int{"WithFixedLimit": c.fixedLimit, "WithInitialLimit": c.initialLimit} {
 		if limit > 0 && (limit < c.minLimit || limit > c.maxLimit) {
@@ -91,8 +86,8 @@ func WithController(ctl feedback.Controller) Option {
 	})
 }
 
-// WithFixedLimit holds the limit at n requests in flight, whatever happens but for [WithMemory]. [New] rejects n < 1, n
-// outside of the bounds, and [WithController] or [WithInitialLimit] beside it.
+// WithFixedLimit holds the limit at n requests in flight, from the start on and whatever happens but for [WithMemory]. [New]
+// rejects n < 1, n outside of the bounds, and [WithController] beside it.
 func WithFixedLimit(n int) Option {
 	return optionFunc(func(c *config) error {
 		if err := atLeastOne("WithFixedLimit", n); err != nil {

@@ -23,7 +23,6 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		"WithFixedLimit(5) is not within WithMinLimit(6) and WithMaxLimit(1000000)":   {WithMinLimit(6), WithFixedLimit(5)},
 		"WithInitialLimit(50) is not within WithMinLimit(1) and WithMaxLimit(10)":     {WithMaxLimit(10), WithInitialLimit(50)},
 		"WithInitialLimit(5) is not within WithMinLimit(6) and WithMaxLimit(1000000)": {WithInitialLimit(5), WithMinLimit(6)},
-		"WithFixedLimit(5) and WithInitialLimit(5) exclude each other":                {WithFixedLimit(5), WithInitialLimit(5)},
 		"WithFixedLimit(5) and WithController exclude each other":                     {WithController(feedback.Fixed(5)), WithFixedLimit(5)},
 	} {
 		if _, err := New(opts...); err == nil || !strings.Contains(err.Error(), want) {
@@ -42,6 +41,7 @@ func TestInitialLimitKeepsToTheBounds(t *testing.T) {
 		{[]Option{WithMinLimit(100)}, 100},
 		{[]Option{WithInitialLimit(7)}, 7},
 		{[]Option{WithController(feedback.Fixed(9)), WithInitialLimit(9)}, 9},
+		{[]Option{WithFixedLimit(9), WithInitialLimit(7)}, 9},
 	} {
 		if got := mustNew(t, c.opts...).Stats().Limit; got != c.want {
 			t.Errorf("initial limit %d, want %d", got, c.want)
